@@ -1,0 +1,152 @@
+"""The trained basis: what it holds, and how it is kept on disk."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.quadrature import Quadrature, gauss_legendre
+from ipbasis.equations import MultiIndex
+from ipbasis.errors import InputError
+from ipbasis.files import replacing_directory
+from ipbasis.problem import Declared, Problem
+
+FORMAT_VERSION = 1
+
+
+class Accuracy(Declared):
+    """How far a basis carries, measured on forward solutions of unseen tasks in the trained ranges.
+
+    Args:
+        residual: root mean square residual, relative to the root mean square of the solution.
+        solution: root mean square error of the solution relative to its own; None without a reference.
+    """
+
+    residual: PositiveFloat
+    solution: PositiveFloat | None
+
+
+class Record(Declared):
+    """What ``basis.json`` holds."""
+
+    format_version: Literal[1]
+    problem: Problem
+    trunk: TrunkSettings
+    functions: PositiveInt
+    quadrature_points: PositiveInt
+    accuracy: Accuracy
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    figures: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Basis:
+    """K functions of the coordinates that span the solutions of a problem.
+
+    Args:
+        trunk: the network that gives the raw features.
+        transform: (H + 1, K) float64 combination of the raw features; orthonormal functions, best first.
+        record: the problem and where the basis comes from.
+    """
+
+    trunk: Trunk
+    transform: Tensor
+    record: Record
+
+    @property
+    def problem(self) -> Problem:
+        return self.record.problem
+
+    @cached_property
+    def quadrature(self) -> Quadrature:
+        """Points over the domain at which residuals are taken."""
+        dtype = self.trunk.domain.dtype
+        return gauss_legendre(self.problem.domain, self.record.quadrature_points, dtype)
+
+    def feature_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
+        """For each derivative, the (n, K) float64 values of the functions at points (n, d)."""
+        with torch.no_grad():
+            raw = self.trunk(points.to(self.trunk.domain.dtype), indices)
+            return {index: raw[index].double() @ self.transform for index in {(), *indices}}
+
+    def features(self, points: Any, derivative: str = "") -> np.ndarray:
+        """Values of the compressed basis, or of a derivative of it.
+
+        Args:
+            points: (n, d) coordinates in the problem's own units; (n,) if there is one coordinate.
+            derivative: coordinates to differentiate along, such as ``"xx"``; empty for the value.
+
+        Returns:
+            (n, K) float64.
+
+        Raises:
+            InputError: if points or derivative do not fit the problem's coordinates.
+        """
+        points = np.asarray(points, dtype=float)
+        dimension = len(self.problem.coordinates)
+        if points.ndim == 1 and dimension == 1:
+            points = points[:, None]
+        if points.ndim != 2 or points.shape[1] != dimension:
+            raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
+        index = self.problem.notation.index(derivative)
+        return self.feature_map(torch.as_tensor(points), (index,))[index].numpy()
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``basis.safetensors`` and ``basis.json`` into a directory, replacing what was there."""
+        tensors = {"transform": self.transform.contiguous()}
+        tensors |= {f"trunk.{name}": value.detach().contiguous() for name, value in self.trunk.state_dict().items()}
+        with replacing_directory(directory) as temporary:
+            safetensors.torch.save_file(tensors, temporary / "basis.safetensors")
+            (temporary / "basis.json").write_text(self.record.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Basis":
+        """Read a basis.
+
+        Raises:
+            InputError: if the directory is incomplete, damaged or of another format version.
+        """
+        directory = Path(directory)
+        expected = "a basis directory holds basis.safetensors and basis.json"
+        for name in ("basis.json", "basis.safetensors"):
+            if not (directory / name).is_file():
+                raise InputError(f"{directory}: {name} is missing; {expected}")
+        try:
+            values = json.loads((directory / "basis.json").read_text())
+            found = values.get("format_version")
+        except (ValueError, AttributeError):
+            raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
+        if found != FORMAT_VERSION:
+            raise InputError(f"{directory}: format version {found}; this ipbasis reads version {FORMAT_VERSION}")
+        try:
+            record = Record(**values)
+        except InputError as error:
+            raise InputError(f"{directory / 'basis.json'}: {error}") from None
+        trunk = Trunk(record.problem.domain, record.trunk, torch.Generator())
+        try:
+            tensors = safetensors.torch.load_file(directory / "basis.safetensors")
+            transform = tensors.pop("transform")
+            trunk.load_state_dict({name.removeprefix("trunk."): value for name, value in tensors.items()})
+        except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
+        return cls(trunk.requires_grad_(False), transform, record)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything the numbers depend on."""
+    packages = ("ipbasis", "torch", "numpy", "scipy", "sympy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

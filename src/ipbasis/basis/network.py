@@ -1,0 +1,70 @@
+"""The trunk: a network from coordinates to features, shared by all fields and tasks."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from ipbasis.basis.taylor import streams, tanh_network
+from ipbasis.equations import MultiIndex
+from ipbasis.problem import Declared
+
+
+class TrunkSettings(Declared):
+    """Size and number type of a trunk: `depth` layers of `width` neurons."""
+
+    width: PositiveInt
+    depth: PositiveInt
+    dtype: Literal["float32", "float64"]
+
+
+class Trunk(nn.Module):
+    """A tanh network ``R: coordinates -> (H features, 1)``, tanh after the last layer too.
+
+    The coordinates are scaled to [-1, 1] first. The last feature is the constant 1, so that a readout
+    holds the bias of its task as one more weight.
+
+    Args:
+        domain: (d, 2) lower and upper end of each coordinate.
+        settings: the width is the number of features H, too.
+        generator: source of the initial weights (uniform, as `torch.nn.Linear` draws them).
+    """
+
+    def __init__(self, domain: np.ndarray, settings: TrunkSettings, generator: torch.Generator):
+        super().__init__()
+        dtype, width = getattr(torch, settings.dtype), settings.width
+        domain = torch.as_tensor(domain, dtype=dtype)
+        self.register_buffer("domain", domain)
+        for layer, inputs in enumerate([len(domain)] + [width] * (settings.depth - 1)):
+            for name, shape in ((f"weight{layer}", (width, inputs)), (f"bias{layer}", (width,))):
+                draw = torch.rand(shape, generator=generator, dtype=torch.float64)
+                self.register_parameter(name, nn.Parameter((inputs**-0.5 * (2 * draw - 1)).to(dtype)))
+
+    @property
+    def features(self) -> int:
+        """Number of features, the constant included (H + 1)."""
+        return len(self.get_parameter("bias0")) + 1
+
+    def forward(self, points: Tensor, indices: Iterable[MultiIndex] = ((),)) -> dict[MultiIndex, Tensor]:
+        """Features and their derivatives in the problem's own units.
+
+        Args:
+            points: (n, d) coordinates in the problem's own units.
+            indices: which derivatives; the value is always among the results.
+
+        Returns:
+            for each derivative (n, H + 1).
+        """
+        order = streams(tuple(indices))
+        low, high = self.domain.T
+        scale = 2 / (high - low)
+        weight, bias, *layers = self.parameters()
+        # folded into the first layer, the scaling leaves the derivatives in the problem's own units
+        layers = [weight * scale, bias - weight @ (1 + low * scale), *layers]
+        values = tanh_network(layers[::2], layers[1::2], points, order)
+        constant = values.new_zeros(len(order), len(points), 1)
+        constant[0] = 1
+        return dict(zip(order, torch.cat([values, constant], dim=2).unbind(), strict=True))

@@ -1,0 +1,232 @@
+"""A parametric differential equation, declared as data."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import sympy
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+
+from ipbasis.equations import CONSTANTS, FUNCTIONS, Equations, Jet, Notation
+from ipbasis.errors import InputError
+
+
+def _increasing(interval: tuple[float, float]) -> tuple[float, float]:
+    low, high = interval
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"range [{low:g}, {high:g}]: low must be below high, both finite")
+    return interval
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
+
+
+class Declared(BaseModel):
+    """Settings read from a file: frozen, no unknown keys, the first fault told in one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            what = fault["msg"].removeprefix("Value error, ")
+            raise InputError(f"{type(self).__name__}: {where + ': ' if where else ''}{what}") from None
+
+
+class Boundary(Declared):
+    """Conditions on part of the boundary: ``equations`` hold where the coordinates in ``at`` have these values."""
+
+    at: dict[str, float]
+    equations: list[str]
+
+
+class UnknownTerm(Declared):
+    """A term whose form is not known: a function of the fields ``of``; ``truth`` is used to simulate only."""
+
+    of: list[str]
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Instances of a problem: one row per task.
+
+    Args:
+        parameters: (tasks, parameters), in the problem's order.
+        initial: (tasks, free initial values), in the order of `Problem.free_initial`.
+    """
+
+    parameters: np.ndarray
+    initial: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def __getitem__(self, rows: slice) -> "Tasks":
+        return Tasks(self.parameters[rows], self.initial[rows])
+
+
+class Problem(Declared):
+    """One parametric differential equation with its domain, parameter ranges and conditions.
+
+    Args:
+        name: name of the problem.
+        coordinates: range of each coordinate. Initial conditions hold at the low end of the first one.
+        fields: names of the unknown functions.
+        parameters: range of each parameter, from which training tasks are drawn.
+        equations: formulas that equal zero. Derivatives are written ``u_t``, ``u_tx``.
+        initial: for a field or a derivative of it along the first coordinate, either a range (differs from
+            task to task) or a formula in the coordinates (the same for every task).
+        boundary: further conditions, linear in the fields.
+        unknown_terms: names in the equations that stand for functions of the fields yet to be found.
+
+    Raises:
+        InputError: if the declaration contradicts itself; says where and how.
+    """
+
+    name: str
+    coordinates: dict[str, Range]
+    fields: list[str]
+    parameters: dict[str, Range]
+    equations: list[str]
+    initial: dict[str, Range | str] = {}
+    boundary: list[Boundary] = []
+    unknown_terms: dict[str, UnknownTerm] = {}
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Problem":
+        """Read a problem from a YAML file with the keys of the class."""
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(values, Mapping):
+            raise InputError(f"{path}: a problem is a mapping with the keys {', '.join(cls.model_fields)}")
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Problem":
+        names = [*self.coordinates, *self.fields, *self.parameters, *self.unknown_terms]
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in FUNCTIONS or name in CONSTANTS:
+                raise ValueError(f"{name!r} cannot be a name: use letters and digits, and no function or constant")
+            if names.count(name) > 1:
+                raise ValueError(f"name {name!r} is used twice")
+        for name in [*self.parameters, *self.unknown_terms]:
+            if self.notation.jet(name):
+                raise ValueError(f"name {name!r} reads as a derivative; choose another")
+        for kind in ("coordinates", "fields", "parameters", "equations"):
+            if not getattr(self, kind):
+                raise ValueError(f"{kind}: at least one is needed")
+        for name, term in self.unknown_terms.items():
+            if wrong := [f for f in term.of if f not in self.fields]:
+                raise ValueError(f"unknown_terms.{name}: {wrong[0]!r} is not a field; fields are {self.fields}")
+        for name in self.initial:
+            jet = self.notation.jet(name)
+            if jet is None or set(jet.index) - {0}:
+                first = next(iter(self.coordinates))
+                raise ValueError(f"initial: {name!r} is not a field or a derivative of one along {first!r}")
+        for condition in self.boundary:
+            for coordinate, value in condition.at.items():
+                low, high = self.coordinates.get(coordinate, (np.nan, np.nan))
+                if not low <= value <= high:
+                    raise ValueError(f"boundary: {coordinate} = {value:g} is not in the domain [{low:g}, {high:g}]")
+        try:
+            _ = self.system, self.truth, self.fixed_initial, self.boundary_systems
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @cached_property
+    def notation(self) -> Notation:
+        return Notation(self.coordinates, self.fields, [*self.parameters, *self.unknown_terms])
+
+    def _system(self, equations: list[str], substitute: Mapping | None = None) -> Equations:
+        notation = self.notation
+        residuals = tuple(notation.parse(text).subs(substitute or {}) for text in equations)
+        return Equations(notation, residuals, tuple(notation.others[name] for name in self.parameters))
+
+    @cached_property
+    def system(self) -> Equations:
+        """The equations as they are solved, unknown terms as symbols."""
+        return self._system(self.equations)
+
+    @cached_property
+    def truth(self) -> Equations | None:
+        """The equations as they are simulated, or None if an unknown term has no ``truth``."""
+        if any(term.truth is None for term in self.unknown_terms.values()):
+            return None
+        notation = self.notation
+        terms = {notation.others[name]: notation.parse(term.truth) for name, term in self.unknown_terms.items()}
+        return self._system(self.equations, terms)
+
+    @cached_property
+    def boundary_systems(self) -> list[tuple[dict[int, float], Equations]]:
+        """For each boundary part: the fixed coordinates (by number) and the conditions."""
+        order = list(self.coordinates)
+        parts = [({order.index(c): v for c, v in b.at.items()}, self._system(b.equations)) for b in self.boundary]
+        for _, system in parts:
+            if system.affine is None or system.affine.thetas != (1,):
+                raise InputError("boundary: conditions must be linear in the fields, with no parameter in them")
+        return parts
+
+    @cached_property
+    def free_initial(self) -> dict[Jet, tuple[float, float]]:
+        """Initial values that differ from task to task, with their ranges."""
+        return {self.notation.jet(k): v for k, v in self.initial.items() if not isinstance(v, str)}
+
+    @cached_property
+    def fixed_initial(self) -> dict[Jet, sympy.Expr]:
+        """Initial values that are the same for every task, as expressions in the coordinates."""
+        fixed = {self.notation.jet(k): self.notation.parse(v) for k, v in self.initial.items() if isinstance(v, str)}
+        coordinates = set(self.notation.coordinates.values())
+        for jet, expression in fixed.items():
+            if foreign := expression.free_symbols - coordinates:
+                name = self.notation.jet_name(jet)
+                raise InputError(f"initial: {name}: {foreign.pop()} is not a coordinate")
+        return fixed
+
+    @property
+    def domain(self) -> np.ndarray:
+        """(coordinates, 2) lower and upper end of each coordinate."""
+        return np.array(list(self.coordinates.values()), dtype=float)
+
+    @property
+    def parameter_ranges(self) -> np.ndarray:
+        """(parameters, 2) lower and upper end of each parameter."""
+        return np.array(list(self.parameters.values()), dtype=float)
+
+    def with_ranges(self, parameters: Mapping | None = None, initial: Mapping | None = None) -> "Problem":
+        """The same problem with other ranges for some parameters or initial values."""
+        values = self.model_dump()
+        for kind, ranges in (("parameters", parameters or {}), ("initial", initial or {})):
+            for name, interval in ranges.items():
+                if name not in values[kind]:
+                    raise InputError(f"{self.name} has no {kind} {name!r}; it has {', '.join(values[kind])}")
+                values[kind][name] = tuple(interval)
+        return Problem(**values)
+
+    def sample_tasks(self, count: int, rng: np.random.Generator) -> Tasks:
+        """Draw tasks uniformly from the ranges of parameters and free initial values."""
+        ranges = np.array([*self.parameters.values(), *self.free_initial.values()], dtype=float)
+        draws = rng.uniform(ranges[:, 0], ranges[:, 1], size=(count, len(ranges)))
+        return Tasks(draws[:, : len(self.parameters)], draws[:, len(self.parameters) :])
+
+
+def problem_directory() -> Path:
+    """Where the problems that come with ipbasis are declared."""
+    installed = Path(__file__).parent / "problems"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "conf" / "problem"

@@ -1,0 +1,106 @@
+"""Reference solutions of ordinary differential equations, integrated from the declared equations."""
+
+from functools import lru_cache
+
+import numpy as np
+import sympy
+from scipy.integrate import solve_ivp
+
+from ipbasis.equations import Jet
+from ipbasis.errors import InputError
+from ipbasis.problem import Problem, Tasks
+
+
+class FirstOrderSystem:
+    """An ODE problem as ``y' = f(t, y, p)``; the state lists each field and its lower derivatives.
+
+    Raises:
+        InputError: if the problem is no ODE, cannot be solved for its highest derivatives, or leaves an
+            initial value open.
+    """
+
+    def __init__(self, problem: Problem):
+        if len(problem.coordinates) != 1 or problem.truth is None:
+            raise InputError(f"{problem.name}: only an ODE with every term known can be integrated")
+        notation, residuals = problem.notation, problem.truth.residuals
+        orders = [0] * len(problem.fields)
+        for jet in problem.truth.jets:
+            orders[jet.field] = max(orders[jet.field], len(jet.index))
+        self.state = tuple(Jet(f, (0,) * d) for f, order in enumerate(orders) for d in range(order))
+        highest = [notation.symbol(Jet(f, (0,) * order)) for f, order in enumerate(orders)]
+        solutions = sympy.solve(residuals, highest, dict=True)
+        if len(solutions) != 1 or set(solutions[0]) != set(highest):
+            raise InputError(f"{problem.name}: the equations do not determine the highest derivatives")
+        right = []
+        for jet in self.state:
+            following = notation.symbol(Jet(jet.field, (*jet.index, 0)))
+            right.append(solutions[0].get(following, following))
+        time = next(iter(notation.coordinates.values()))
+        symbols = tuple(notation.symbol(jet) for jet in self.state)
+        arguments = (time, symbols, problem.truth.parameters)
+        self._right = sympy.lambdify(arguments, right, modules="numpy", cse=True)
+        given = {**problem.free_initial, **problem.fixed_initial}
+        if missing := [notation.jet_name(jet) for jet in self.state if jet not in given]:
+            raise InputError(f"{problem.name}: no initial value for {missing[0]}")
+        self._free = list(problem.free_initial)
+        self._fixed = {j: float(e.subs(time, problem.domain[0, 0])) for j, e in problem.fixed_initial.items()}
+
+    def right_side(self, time: float, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """(state, tasks) time derivative of a state of the same shape; parameters (parameters, tasks)."""
+        return np.stack(np.broadcast_arrays(*self._right(time, state, parameters), state[0])[:-1])
+
+    def initial_state(self, tasks: Tasks) -> np.ndarray:
+        """(state, tasks) values at the start."""
+        rows = [
+            tasks.initial[:, self._free.index(jet)] if jet in self._free else np.full(len(tasks), self._fixed[jet])
+            for jet in self.state
+        ]
+        return np.stack(rows)
+
+
+@lru_cache(maxsize=16)
+def _first_order_system(declaration: str) -> FirstOrderSystem:
+    return FirstOrderSystem(Problem.model_validate_json(declaration))
+
+
+def first_order_system(problem: Problem) -> FirstOrderSystem:
+    """The problem as a first-order system, derived once per problem."""
+    return _first_order_system(problem.model_dump_json())
+
+
+def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """Solutions of many tasks of an ODE problem.
+
+    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853).
+
+    Args:
+        problem: an ODE problem.
+        tasks: parameters and initial values.
+        times: (n,) times within the domain, in any order.
+        tolerance: error allowed, relative to the size of each task's solution.
+
+    Returns:
+        (tasks, n, fields) values of the fields.
+    """
+    system = first_order_system(problem)
+    parameters, start = tasks.parameters.T, system.initial_state(tasks)
+    shape = start.shape
+    low, _ = problem.domain[0]
+    unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
+    # SciPy controls the root mean square over all components; divide so that it holds for each task.
+    strict = max(tolerance / np.sqrt(start.size), 3e-14)
+    scale = np.maximum(np.abs(start).max(axis=0), 1.0)
+    solution = solve_ivp(
+        lambda t, y: system.right_side(t, y.reshape(shape), parameters).ravel(),
+        (low, max(unique[-1], low)),
+        start.ravel(),
+        method="DOP853",
+        t_eval=unique,
+        rtol=strict,
+        atol=np.broadcast_to(strict * scale, shape).ravel(),
+    )
+    if not solution.success:
+        raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
+    values = solution.y.reshape(*shape, -1)
+    rows = [system.state.index(Jet(field, ())) for field in range(len(problem.fields))]
+    return values[rows].transpose(1, 2, 0)[:, inverse]
