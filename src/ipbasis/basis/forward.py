@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
@@ -62,16 +63,22 @@ class ForwardSolutions:
     condition_mse: Tensor
 
 
-def energy_coordinates(features: Mapping[MultiIndex, Tensor], tolerance: float) -> Tensor:
+def energy_coordinates(features: Mapping[MultiIndex, Tensor], domain: np.ndarray, tolerance: float) -> Tensor:
     """Combinations of features that are orthonormal in value and derivatives together.
 
-    In these coordinates the least-squares forms of the forward problem are well conditioned. Derivatives
-    are scaled to the size of the value first.
+    In these coordinates the residual is well conditioned: it is small only for what nearly solves the
+    equation, never for lack of size.
+
+    Args:
+        features: for each derivative (n, K), weighted so that the sum over n is a mean.
+        domain: (d, 2); derivatives are taken along coordinates scaled to [-1, 1].
+        tolerance: directions below this share of the largest are dropped.
 
     Returns:
-        (K, r) with r ≤ K: directions below `tolerance` of the largest are dropped.
+        (K, r) with r ≤ K.
     """
-    blocks = [f.double() / f.double().norm().clamp_min(torch.finfo().tiny) for f in features.values()]
+    half = (domain[:, 1] - domain[:, 0]) / 2
+    blocks = [values * np.prod(half[list(index)]) for index, values in features.items()]
     _, triangular = torch.linalg.qr(torch.cat(blocks), mode="r")
     _, size, directions = torch.linalg.svd(triangular)
     keep = size > tolerance * size[0]
@@ -117,7 +124,9 @@ class ForwardProblem:
             tasks: parameters and initial values.
         """
         evaluated = evaluated.detached()
-        energy = energy_coordinates(evaluated.features, self.settings.rank_tolerance)
+        root = quadrature.weights.double().sqrt()[:, None]
+        weighted = {index: values * root for index, values in evaluated.features.items()}
+        energy = energy_coordinates(weighted, self.problem.domain, self.settings.rank_tolerance)
         reduce = torch.block_diag(*[energy] * len(self.problem.fields))
         factor = residual_factor(self.problem, evaluated.features, quadrature, reduce)
         thetas, _ = theta(self.problem.system, torch.as_tensor(tasks.parameters))

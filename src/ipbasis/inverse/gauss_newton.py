@@ -1,0 +1,302 @@
+"""Online inference in closed form: readouts eliminated, parameters by Levenberg-Marquardt, all queries at once."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from ipbasis.basis.artefact import Accuracy
+from ipbasis.inverse.assemble import Online
+from ipbasis.problem import Declared
+
+# Physics may outweigh the data by this much in the roots: beyond it nothing is gained but rounding errors.
+_STIFFEST = 1e5
+_NOISE_ROUNDS = 8
+_FIRST_NOISE = 1e-4
+_SMOOTHINGS = (1e-5, 1e-3, 1e-1, 1e1)  # physics against data, in the roots
+_EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
+
+
+class GaussNewtonSettings(Declared):
+    """Settings of the Gauss-Newton solver.
+
+    Args:
+        solver: names it.
+        iterations: Levenberg-Marquardt steps at most, per round of the noise estimate.
+        tolerance: decrease of the objective (in units of χ²) below which a query has converged.
+        physics_weight: weight of the mean squared residual; None lets it follow from the accuracy that the
+            basis reached in validation.
+    """
+
+    solver: str = "gauss_newton"
+    iterations: PositiveInt = 60
+    tolerance: PositiveFloat = 1e-9
+    physics_weight: PositiveFloat | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Estimates of a batch.
+
+    Args:
+        parameters: (B, P).
+        covariance: (B, P, P) of the parameters; NaN where the solver gives none.
+        readouts: (B, N).
+        readout_covariance: (B, N, N), the uncertainty of the parameters included.
+        noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
+            are exceeded.
+        objective: (B,) value at the minimum.
+        physics: (B,) mean squared residual there, in units of what the basis can reach.
+        misfit: (B,) weighted squared data misfit.
+        freedom: (B,) observations less the effective number of unknowns.
+        iterations: (B,) steps taken.
+        converged: (B,) whether the steps came to rest.
+    """
+
+    parameters: Tensor
+    covariance: Tensor
+    readouts: Tensor
+    readout_covariance: Tensor
+    noise_std: Tensor
+    objective: Tensor
+    physics: Tensor
+    misfit: Tensor
+    freedom: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of the parts of the objective, per query: roots of one over the variances."""
+
+    data: Tensor
+    physics: Tensor
+    conditions: Tensor
+
+    def select(self, rows: Tensor) -> "_Weights":
+        return _Weights(self.data[rows], self.physics[rows], self.conditions[rows])
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The objective at given parameters, the readouts eliminated."""
+
+    parameters: Tensor
+    readouts: Tensor
+    matrix: Tensor
+    residual: Tensor
+    factor: Tensor
+    scale: Tensor
+
+    @property
+    def objective(self) -> Tensor:
+        return self.residual.square().sum(1)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Apply the inverse of the readouts' normal matrix to (B, N, k)."""
+        return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
+
+
+def _eliminate(online: Online, parameters: Tensor, weights: _Weights) -> _Point:
+    """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
+    operator = online.operator(parameters) * weights.physics[:, None, None]
+    conditions = online.physics.condition_rows * weights.conditions[:, None, None]
+    data = online.data_root * weights.data[:, None, None]
+    matrix = torch.cat([data, operator[..., :-1], conditions], dim=1)
+    right = torch.cat(
+        [
+            online.data_target * weights.data[:, None],
+            -operator[..., -1],
+            online.physics.condition_target * weights.conditions[:, None],
+        ],
+        dim=1,
+    )
+    normal = matrix.mT @ matrix
+    diagonal = normal.diagonal(dim1=1, dim2=2).clamp_min(_TINY)
+    scale = diagonal.rsqrt()
+    normal = normal * scale[:, None] * scale[..., None]
+    normal.diagonal(dim1=1, dim2=2).add_(4 * normal.shape[1] * _EPSILON)
+    factor, _ = torch.linalg.cholesky_ex(normal)
+    point = _Point(parameters, matrix[:, 0], matrix, -right, factor, scale)
+    readouts = torch.zeros_like(matrix[:, 0])
+    residual = -right
+    for _ in range(2):
+        readouts = readouts - point.solve(matrix.mT @ residual[..., None]).squeeze(2)
+        residual = (matrix @ readouts[..., None]).squeeze(2) - right
+    return replace(point, readouts=readouts, residual=residual)
+
+
+def _jacobian(online: Online, point: _Point, weights: _Weights) -> tuple[Tensor, Tensor]:
+    """Derivatives by the parameters with the readouts following: of the readouts, and of the residual.
+
+    The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
+    variable projection), as a sum of data and physics parts: no difference of large numbers is taken.
+    """
+    slope = online.operator_slope(point.parameters, point.readouts) * weights.physics[:, None, None]
+    rows, height = point.matrix.shape[1], online.data_target.shape[1]
+    direct = slope.new_zeros(len(slope), rows, slope.shape[2])
+    direct[:, height : height + slope.shape[1]] = slope
+    following = -point.solve(point.matrix.mT @ direct)
+    projected = direct + point.matrix @ following
+    correction = point.solve(point.matrix.mT @ projected)
+    return following - correction, projected - point.matrix @ correction
+
+
+def _curvature(online: Online, jacobian: Tensor) -> Tensor:
+    """(B, P, P) Gauss-Newton matrix, with ones on the diagonal for known parameters."""
+    return jacobian.mT @ jacobian + torch.diag_embed(1 - online.free)
+
+
+def _starts(online: Online, weights: _Weights) -> list[Tensor]:
+    """Parameters to start from, found without a guess.
+
+    The middle of the ranges, and least squares on the residual of fits to the data that are smoothed little
+    or much by the physics at that middle (exact for clean data where the parameters enter linearly).
+    """
+    low, high = online.ranges.T
+    middle = torch.where(online.known.isnan(), ((low + high) / 2).expand_as(online.known), online.known)
+    operator = online.operator(middle)
+    starts = [middle]
+    for smoothing in _SMOOTHINGS:
+        smooth = _eliminate(online, middle, replace(weights, physics=smoothing * weights.data))
+        residual = (operator[..., :-1] @ smooth.readouts[..., None]).squeeze(2) + operator[..., -1]
+        slope = online.operator_slope(middle, smooth.readouts) * (high - low)
+        ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
+        rows = torch.cat([slope, ridge], dim=1)
+        right = torch.cat([-residual, torch.zeros_like(middle)], dim=1)
+        step = torch.linalg.lstsq(rows, right[..., None]).solution.squeeze(2)
+        starts.append(middle + step.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1) * (high - low) * online.free)
+    return starts
+
+
+def _minimise(
+    online: Online, start: Tensor, weights: _Weights, settings: GaussNewtonSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Levenberg-Marquardt from given parameters; returns parameters, steps taken, and whether it converged."""
+    width = online.ranges[:, 1] - online.ranges[:, 0]
+    parameters = start.clone()
+    damping = torch.full_like(online.amplitude, 1e-3)
+    steps = torch.zeros(len(online), dtype=torch.long)
+    converged = torch.zeros(len(online), dtype=torch.bool)
+    active = torch.arange(len(online))
+    part, part_weights = online, weights
+    point = _eliminate(part, parameters, part_weights)
+    for _ in range(settings.iterations):
+        _, jacobian = _jacobian(part, point, part_weights)
+        scaled = jacobian * width
+        curvature = _curvature(part, scaled)
+        gradient = (scaled.mT @ point.residual[..., None]).squeeze(2)
+        diagonal = curvature.diagonal(dim1=1, dim2=2)
+        floor = 1e-12 * diagonal.amax(1, keepdim=True)
+        damped = curvature + torch.diag_embed(damping[active][:, None] * diagonal + floor)
+        step = -torch.linalg.solve_ex(damped, gradient).result.nan_to_num(0.0, 0.0, 0.0)
+        # no more than one width of the range at a time
+        step = step / step.abs().amax(1, keepdim=True).clamp_min(1.0)
+        predicted = -(2 * gradient * step + step * (curvature @ step[..., None]).squeeze(2)).sum(1)
+        trial = _eliminate(part, point.parameters + step * width, part_weights)
+        gain = point.objective - trial.objective
+        better = gain > 0
+        parameters[active[better]] = trial.parameters[better]
+        damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-12, 1e12)
+        steps[active] += 1
+        small = settings.tolerance + 1e-13 * point.objective
+        done = (predicted.abs() < small) | (damping[active] > 1e8)
+        converged[active[done]] = True
+        if done.all():
+            break
+        kept = ~done
+        active = active[kept]
+        moved = better[kept]
+        part, part_weights = (part.select(kept), part_weights.select(kept)) if done.any() else (part, part_weights)
+        pick = {
+            name: torch.where(moved.view(-1, *[1] * (getattr(point, name).ndim - 1)), getattr(trial, name)[kept], getattr(point, name)[kept])
+            for name in ("parameters", "readouts", "matrix", "residual", "factor", "scale")
+        }
+        point = _Point(**pick)
+    return parameters, steps, converged
+
+
+def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> _Weights:
+    """Weights for a noise level: physics by the residual that the basis reaches on its own solutions.
+
+    The residual of the best solution in the basis is taken as random with that root mean square in each of
+    the N directions that the readouts can change.
+    """
+    size = online.data_root.shape[-1]
+    data = 1 / std
+    physics = size**0.5 / (accuracy.residual * online.amplitude)
+    if physics_weight is not None:
+        physics = torch.full_like(std, physics_weight**0.5)
+    strength = torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
+    physics = torch.minimum(physics, _STIFFEST * strength)
+    return _Weights(data, physics, physics)
+
+
+def gauss_newton(
+    online: Online, accuracy: Accuracy, settings: GaussNewtonSettings, noise_std: Tensor | None
+) -> Solution:
+    """Estimates of all queries of a batch.
+
+    Minimises data misfit / variance + weight × mean squared residual over readouts and parameters. The
+    readouts are eliminated (variable projection), so that only the parameters are searched, from no guess.
+
+    Args:
+        online: the batch.
+        accuracy: of the basis: it sets the weight of the physics and the smallest noise that makes sense.
+        settings: of the solver.
+        noise_std: (B,) standard deviation of the errors in units of the data weights, basis error included;
+            None to estimate it from the misfit.
+    """
+    floor = (accuracy.solution or accuracy.residual) * online.amplitude
+    std = torch.maximum(_FIRST_NOISE * online.amplitude, floor) if noise_std is None else noise_std
+    iterations = torch.zeros(len(online), dtype=torch.long)
+    converged = torch.ones(len(online), dtype=torch.bool)
+    parameters = None
+    for _ in range(_NOISE_ROUNDS if noise_std is None else 1):
+        weights = _weights(online, std, accuracy, settings.physics_weight)
+        if parameters is None:
+            starts = _starts(online, weights)
+            values = torch.stack([_eliminate(online, start, weights).objective for start in starts])
+            parameters = torch.stack(starts)[values.nan_to_num(torch.inf).argmin(0), torch.arange(len(online))]
+        parameters, steps, converged = _minimise(online, parameters, weights, settings)
+        iterations += steps
+        point = _eliminate(online, parameters, weights)
+        height = online.data_target.shape[1]
+        misfit = point.residual[:, :height].square().sum(1) * std.square() + online.data_rest
+        data = point.matrix[:, :height]
+        used = (data * point.solve(data.mT).mT).sum((1, 2)) + online.free.sum(1)
+        freedom = online.counts - used
+        if noise_std is not None:
+            break
+        updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor)
+        change = (updated / std - 1).abs().max()
+        std = updated
+        if change < 1e-3:
+            break
+
+    weights = _weights(online, std, accuracy, settings.physics_weight)
+    point = _eliminate(online, parameters, weights)
+    following, jacobian = _jacobian(online, point, weights)
+    width = online.ranges[:, 1] - online.ranges[:, 0]
+    inverse = torch.linalg.inv_ex(_curvature(online, jacobian * width)).inverse
+    inverse = inverse * online.free[:, None] * online.free[..., None]
+    covariance = inverse * width * width[:, None]
+    identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
+    spread = point.solve(identity) + following @ covariance @ following.mT
+    coordinates = online.physics.coordinates
+    physics = point.residual[:, height : height + online.physics.factor.shape[1]] / weights.physics[:, None]
+    return Solution(
+        parameters=parameters,
+        covariance=covariance,
+        readouts=point.readouts @ coordinates.T,
+        readout_covariance=coordinates @ spread @ coordinates.T,
+        noise_std=std,
+        objective=point.objective + online.data_rest / std.square(),
+        physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),
+        misfit=misfit,
+        freedom=freedom,
+        iterations=iterations,
+        converged=converged,
+    )
