@@ -1,0 +1,22 @@
+"""Confidence intervals from the covariance of an estimate."""
+
+import numpy as np
+from scipy.stats import norm, t
+
+
+def intervals(
+    estimates: np.ndarray, std: np.ndarray, freedom: np.ndarray | None, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two-sided intervals around estimates.
+
+    Args:
+        estimates, std: (B, P).
+        freedom: (B,) degrees of freedom of the noise estimate: Student's t; None if the noise is known.
+        level: probability of covering the true value.
+
+    Returns:
+        low and high ends (B, P).
+    """
+    tail = (1 + level) / 2
+    factor = norm.ppf(tail) if freedom is None else t.ppf(tail, np.maximum(freedom, 1))[:, None]
+    return estimates - factor * std, estimates + factor * std

@@ -1,0 +1,199 @@
+"""Validation of a trunk in training: unseen inverse problems, solved by the solver it is trained for."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from ipbasis.basis.accuracy import measure_accuracy
+from ipbasis.basis.artefact import Accuracy, Basis, Record, versions
+from ipbasis.basis.compression import CompressionSettings, compress
+from ipbasis.basis.forward import ForwardSettings
+from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.operators import conditions, operator_rows
+from ipbasis.basis.quadrature import equispaced, gauss_legendre
+from ipbasis.inverse.adam import AdamReadouts, AdamSettings, QuadraticForms
+from ipbasis.inverse.estimate import estimate
+from ipbasis.observations import long_table
+from ipbasis.problem import Declared, Problem, Tasks
+
+
+class ValidationSettings(Declared):
+    """Unseen inverse problems that a trunk is scored on.
+
+    Args:
+        queries: number of inverse problems.
+        observations: noise-free observations of each, equispaced.
+        seed: of the tasks.
+        learning_rate: of Adam, where the published recipe is validated.
+    """
+
+    queries: PositiveInt
+    observations: PositiveInt
+    seed: int
+    learning_rate: PositiveFloat | None = None
+
+
+def build_basis(
+    problem: Problem,
+    trunk: Trunk,
+    trunk_settings: TrunkSettings,
+    forward: ForwardSettings,
+    compression: CompressionSettings | None,
+    quadrature_points: int,
+    tasks: Tasks,
+    truth: np.ndarray | None,
+    **record: object,
+) -> Basis:
+    """A basis from a trunk: compressed, and its accuracy measured.
+
+    Args:
+        problem: the problem.
+        trunk: raw features.
+        trunk_settings: of the trunk.
+        forward: weight and points of the conditions.
+        compression: None to keep the raw features as they are, as the published recipe does.
+        quadrature_points: points along each coordinate at which residuals are taken.
+        tasks: unseen tasks on which the accuracy is measured.
+        truth: (tasks, n, F) their solutions at the quadrature points, or None.
+        record: further entries of the artefact's record.
+    """
+    quadrature = gauss_legendre(problem.domain, quadrature_points, trunk.domain.dtype)
+    with torch.no_grad():
+        if compression is None:
+            transform = torch.eye(trunk.features, dtype=torch.float64)
+        else:
+            transform = compress(problem, trunk, quadrature, forward, compression)
+
+    def features(points: Tensor, indices) -> Mapping:
+        return {index: values.double() @ transform for index, values in trunk(points, indices).items()}
+
+    accuracy = measure_accuracy(problem, features, quadrature, forward, tasks, truth)
+    described = Record(
+        format_version=1,
+        problem=problem,
+        trunk=trunk_settings,
+        functions=transform.shape[1],
+        quadrature_points=quadrature_points,
+        accuracy=accuracy,
+        versions=versions(),
+        **record,
+    )
+    return Basis(trunk, transform, described)
+
+
+class GaussNewtonValidator:
+    """Scores a trunk by the parameter error of Gauss-Newton on the compressed basis.
+
+    Args:
+        problem: the problem.
+        build: makes a basis of a trunk.
+        tasks: unseen tasks.
+        points: (n, d) points of observation.
+        values: (tasks, n, F) noise-free observations.
+    """
+
+    def __init__(self, problem: Problem, build, tasks: Tasks, points: np.ndarray, values: np.ndarray):
+        self._problem, self._build, self._tasks = problem, build, tasks
+        self._observations = long_table(problem, points[None], values)
+
+    def __call__(self, trunk: Trunk, due: bool) -> dict[str, float] | None:
+        if not due:
+            return None
+        basis = self._build(trunk)
+        table = estimate(basis, self._observations).table
+        errors = table[list(self._problem.parameters)].to_numpy() - self._tasks.parameters
+        accuracy: Accuracy = basis.record.accuracy
+        error = float((errors**2).mean())
+        return {
+            "score": error,
+            "validation_loss": accuracy.residual**2,
+            "validation_parameter_mse": error,
+            "functions": float(basis.record.functions),
+        }
+
+    def state(self) -> dict:
+        return {}
+
+    def restore(self, state: Mapping) -> None:
+        pass
+
+
+class AdamValidator:
+    """The published validation: inverse problems trained beside the trunk, one Adam step for each of its own.
+
+    Their loss is residual + initial values + data. The score is their parameter error at that moment.
+
+    Args:
+        problem: the problem.
+        trunk_features: number of raw features, the constant included.
+        settings: learning rate.
+        forward: weight and points of the conditions.
+        collocation_points: equispaced points of the residual.
+        tasks: unseen tasks.
+        points: (n, d) points of observation.
+        values: (tasks, n, F) noise-free observations.
+        dtype: number type of the trunk.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        trunk_features: int,
+        settings: ValidationSettings,
+        forward: ForwardSettings,
+        collocation_points: int,
+        tasks: Tasks,
+        points: np.ndarray,
+        values: np.ndarray,
+        dtype: torch.dtype,
+    ):
+        self._problem = problem
+        search = AdamSettings(
+            steps=1,
+            learning_rate=settings.learning_rate,
+            drop_after=None,
+            physics_weight=1.0,
+            collocation_points=collocation_points,
+        )
+        start = torch.as_tensor(problem.parameter_ranges.mean(1))
+        self._search = AdamReadouts(
+            problem.system, start, len(tasks), trunk_features * len(problem.fields), search, dtype
+        )
+        self._truth = torch.as_tensor(tasks.parameters, dtype=dtype)
+        self._conditions = conditions(problem, forward.condition_points, dtype)
+        self._collocation = equispaced(problem.domain, collocation_points, dtype)
+        self._observed = torch.as_tensor(points, dtype=dtype)
+        self._weight = forward.condition_weight**0.5
+        initial = self._conditions.targets(torch.as_tensor(tasks.initial, dtype=dtype))
+        data = torch.as_tensor(values, dtype=dtype).transpose(1, 2).flatten(1) * len(points) ** -0.5
+        self._targets = torch.cat([data, self._weight * initial], dim=1)
+        self._all = torch.cat([self._collocation, self._conditions.points, self._observed])
+        self._step = 0
+
+    def __call__(self, trunk: Trunk, due: bool) -> dict[str, float] | None:
+        problem, fields = self._problem, len(self._problem.fields)
+        needed = tuple(dict.fromkeys([*problem.system.indices, *self._conditions.indices]))
+        with torch.no_grad():
+            values = trunk(self._all, needed)
+        sizes = [len(self._collocation), len(self._conditions.points), len(self._observed)]
+        inside, ends, seen = (dict(zip(values, part, strict=True)) for part in zip(*[v.split(sizes) for v in values.values()], strict=True))
+        rows = operator_rows(problem.system, inside, self._collocation, fields)
+        factor = (rows * len(self._collocation) ** -0.5).flatten(1, 2)
+        data = torch.block_diag(*[seen[()] * len(self._observed) ** -0.5] * fields)
+        data = torch.cat([data, self._weight * self._conditions.rows(ends)])
+        loss = self._search.step(QuadraticForms(problem.system, data, self._targets, factor), self._step)
+        self._step += 1
+        if not due:
+            return None
+        error = (self._search.parameters - self._truth).square().mean().item()
+        return {"score": error, "validation_loss": loss.mean().item(), "validation_parameter_mse": error}
+
+    def state(self) -> dict:
+        return {**self._search.state(), "step": self._step}
+
+    def restore(self, state: Mapping) -> None:
+        self._search.restore(state)
+        self._step = state["step"]
