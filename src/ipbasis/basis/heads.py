@@ -7,7 +7,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ipbasis.basis.forward import ForwardProblem, ForwardSettings
+from ipbasis.basis.forward import Evaluated, ForwardProblem, ForwardSettings
 from ipbasis.basis.network import Trunk
 from ipbasis.basis.quadrature import equispaced, stratified
 from ipbasis.problem import Declared, Problem
@@ -46,8 +46,8 @@ class Recipe(Protocol):
 
     heads: nn.Module
 
-    def loss(self, trunk: Trunk, step: int) -> dict[str, Tensor]:
-        """Terms of the loss at a step; ``loss`` is the one to minimise."""
+    def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
+        """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""
 
 
 class VariableProjection:
@@ -71,13 +71,13 @@ class VariableProjection:
         self.forward = ForwardProblem(problem, forward, trunk.domain.dtype)
         self.heads = nn.Module()
 
-    def loss(self, trunk: Trunk, step: int) -> dict[str, Tensor]:
+    def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         rng = np.random.default_rng([self.settings.seed, step])
         tasks = self.problem.sample_tasks(self.settings.readouts, rng)
         drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
         evaluated = self.forward.evaluate(trunk, drawn.points)
         readouts = self.forward.solve(evaluated, drawn, tasks).readouts.to(trunk.domain.dtype)
-        return self.forward.loss(evaluated, drawn.points, tasks, readouts)
+        return self.forward.loss(evaluated, drawn.points, tasks, readouts), evaluated
 
 
 class TrainedHeads:
@@ -104,9 +104,9 @@ class TrainedHeads:
         self.heads = nn.Module()
         self.heads.readouts = nn.Parameter(((trunk.features - 1) ** -0.5 * (2 * draw - 1)).to(trunk.domain.dtype))
 
-    def loss(self, trunk: Trunk, step: int) -> dict[str, Tensor]:
+    def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         evaluated = self.forward.evaluate(trunk, self._points)
-        return self.forward.loss(evaluated, self._points, self._tasks, self.heads.readouts)
+        return self.forward.loss(evaluated, self._points, self._tasks, self.heads.readouts), evaluated
 
 
 RECIPES = {"variable_projection": VariableProjection, "trained_heads": TrainedHeads}

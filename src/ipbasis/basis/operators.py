@@ -38,35 +38,51 @@ def theta(system: Equations, parameters: Tensor) -> tuple[Tensor, Tensor]:
     return stacked[..., : len(thetas)], stacked[..., len(thetas) :].unflatten(-1, (len(thetas), -1))
 
 
-def operator_rows(system: Equations, features: Mapping[MultiIndex, Tensor], points: Tensor, fields: int) -> Tensor:
-    """The operators of the affine split applied to the features.
+class Operators:
+    """The operators of the affine split on a set of points.
 
     Args:
         system: equations with an affine split.
-        features: for each derivative that occurs, (n, K).
-        points: (n, d) where the features were taken.
+        points: (n, d) where the features are taken.
         fields: number of fields F.
-
-    Returns:
-        (Q, E, n, F K + 1) for E equations; the last column is the source, so that the residual is
-        ``Σ_q θ_q rows_q (w, 1)`` with the readouts of all fields in a row in w.
     """
-    value = features[()]
-    count, width = value.shape
-    coordinates = points.unbind(-1)
-    symbols = tuple(system.notation.coordinates.values())
 
-    def at_points(expression: sympy.Expr) -> Tensor:
-        return _columns(compile_torch(symbols, (expression,))(*coordinates), coordinates[0]).to(value.dtype)
+    def __init__(self, system: Equations, points: Tensor, fields: int):
+        symbols = tuple(system.notation.coordinates.values())
+        coordinates = points.unbind(-1)
 
-    blocks = []
-    for operator in system.affine.operators:
-        for coefficients, source in zip(operator.coefficients, operator.sources, strict=True):
-            by_field = [value.new_zeros(count, width) for _ in range(fields)]
-            for jet, coefficient in coefficients.items():
-                by_field[jet.field] = by_field[jet.field] + at_points(coefficient) * features[jet.index]
-            blocks.append(torch.cat([*by_field, at_points(source)], dim=1))
-    return torch.stack(blocks).unflatten(0, (len(system.affine.thetas), -1))
+        def at_points(expression: sympy.Expr) -> Tensor | float:
+            if expression.is_number:
+                return float(expression)
+            return _columns(compile_torch(symbols, (expression,))(*coordinates), coordinates[0])
+
+        self._shape = (len(system.affine.thetas), len(system.residuals), len(points))
+        self._fields = fields
+        self._terms, self._sources = [], []
+        for q, operator in enumerate(system.affine.operators):
+            for e, (coefficients, source) in enumerate(zip(operator.coefficients, operator.sources, strict=True)):
+                self._sources.append((q, e, at_points(source)))
+                self._terms += [(q, e, jet.field, jet.index, at_points(c)) for jet, c in coefficients.items()]
+
+    def rows(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
+        """The operators applied to the features.
+
+        Args:
+            features: for each derivative that occurs, (n, K) at the points.
+
+        Returns:
+            (Q, E, n, F K + 1) for E equations; the last column is the source, so that the residual is
+            ``Σ_q θ_q rows_q (w, 1)`` with the readouts of all fields in a row in w.
+        """
+        value = features[()]
+        width = value.shape[1]
+        rows = value.new_zeros(*self._shape, self._fields * width + 1)
+        for q, e, field, index, coefficient in self._terms:
+            rows[q, e, :, field * width : (field + 1) * width] += coefficient * features[index]
+        for q, e, source in self._sources:
+            if isinstance(source, Tensor) or source != 0:
+                rows[q, e, :, -1:] += source
+        return rows
 
 
 def residual_factor(
@@ -86,7 +102,7 @@ def residual_factor(
     Returns:
         (Q, m, r + 1)
     """
-    rows = operator_rows(problem.system, features, quadrature.points.double(), len(problem.fields))
+    rows = Operators(problem.system, quadrature.points.double(), len(problem.fields)).rows(features)
     rows = (rows * quadrature.weights.double().sqrt()[:, None]).flatten(1, 2)
     if reduce is not None:
         rows = torch.cat([rows[..., :-1] @ reduce, rows[..., -1:]], dim=2)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ipbasis.basis.forward import ForwardSettings
+from ipbasis.basis.forward import Evaluated, ForwardSettings
 from ipbasis.basis.heads import RECIPES, TrainingSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
@@ -22,8 +22,14 @@ from ipbasis.problem import Problem
 class Validator(Protocol):
     """Scores a trunk on unseen inverse problems."""
 
-    def __call__(self, trunk: Trunk, due: bool) -> Mapping[str, float] | None:
-        """Called before every step; when `due`, returns metrics, of which ``score`` (lower is better) counts."""
+    def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> Mapping[str, float] | None:
+        """Called at every step; when `due`, returns metrics, of which ``score`` (lower is better) counts.
+
+        Args:
+            trunk: at this step.
+            evaluated: its features at the collocation points of the step.
+            due: whether metrics are wanted.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold to go on."""
@@ -100,7 +106,6 @@ def train(
     progress = tqdm(
         range(first, settings.steps + 1), initial=first, total=settings.steps + 1, desc=settings.recipe, mininterval=1
     )
-    losses: dict[str, Tensor] = {}
     for step in progress:
         if checkpoint is not None and time.perf_counter() - saved_at > checkpoint_seconds:
             result.seconds = time.perf_counter() - started
@@ -120,8 +125,8 @@ def train(
                 torch.save(state, temporary)
             saved_at = time.perf_counter()
         due = step % settings.validate_every == 0 or step == settings.steps
-        metrics = validator(trunk, due)
-        losses = recipe.loss(trunk, step)
+        losses, evaluated = recipe.loss(trunk, step)
+        metrics = validator(trunk, evaluated, due)
         if due:
             metrics = {**{name: value.item() for name, value in losses.items()}, **(metrics or {})}
             result.history.append({"step": step, **metrics})

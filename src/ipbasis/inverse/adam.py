@@ -95,13 +95,13 @@ class AdamReadouts:
         count, height, _ = forms.factor.shape
         flat = forms.factor.flatten(0, 1)
         applied = torch.addmm(flat[:, -1], self.readouts, flat[:, :-1].T).view(-1, count, height)
-        residual = (thetas[..., None] * applied).sum(1)
+        residual = torch.bmm(thetas[:, None], applied).squeeze(1)
         misfit = torch.addmm(forms.targets, self.readouts, forms.data.T, beta=-1)
         loss = settings.physics_weight * residual.square().sum(1) + misfit.square().sum(1)
         weighted = (thetas[..., None] * residual[:, None]).flatten(1)
         # the published loss is a mean over the queries; Adam does not see the scale of each one's share
         gradient = torch.mm(weighted, flat[:, :-1]).mul_(settings.physics_weight).addmm_(misfit, forms.data)
-        by_theta = torch.einsum("bqm,bm->bq", applied, residual)
+        by_theta = torch.bmm(applied, residual[..., None]).squeeze(2)
         by_parameter = by_theta @ slopes if slopes.ndim == 2 else torch.einsum("bq,bqp->bp", by_theta, slopes)
         scale = 2 / len(loss)
         self.readouts.grad = gradient.mul_(scale)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ipbasis.basis.artefact import Basis
-from ipbasis.basis.operators import operator_rows
+from ipbasis.basis.operators import Operators
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.errors import InputError
 from ipbasis.inverse.adam import AdamSettings, QuadraticForms, adam
@@ -76,7 +76,8 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
         raise InputError("the solver 'adam' needs the same points for all queries; use 'gauss_newton'")
     root, targets, rest = data_forms(features, torch.as_tensor(batch.values), weights / counts[:, None, None].sqrt())
     points = equispaced(problem.domain, settings.collocation_points, dtype)
-    rows = operator_rows(problem.system, basis.feature_map(points, problem.system.indices), points, len(problem.fields))
+    operators = Operators(problem.system, points.double(), len(problem.fields))
+    rows = operators.rows(basis.feature_map(points, problem.system.indices))
     factor = compact((rows * len(points) ** -0.5).flatten(1, 2))
     forms = QuadraticForms(problem.system, root[0].to(dtype), targets.to(dtype), factor.to(dtype))
     start = torch.as_tensor(problem.parameter_ranges.mean(1))

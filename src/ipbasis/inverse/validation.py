@@ -10,9 +10,9 @@ from torch import Tensor
 from ipbasis.basis.accuracy import measure_accuracy
 from ipbasis.basis.artefact import Accuracy, Basis, Record, versions
 from ipbasis.basis.compression import CompressionSettings, compress
-from ipbasis.basis.forward import ForwardSettings
+from ipbasis.basis.forward import Evaluated, ForwardSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
-from ipbasis.basis.operators import conditions, operator_rows
+from ipbasis.basis.operators import Operators, conditions
 from ipbasis.basis.quadrature import equispaced, gauss_legendre
 from ipbasis.inverse.adam import AdamReadouts, AdamSettings, QuadraticForms
 from ipbasis.inverse.estimate import estimate
@@ -99,7 +99,7 @@ class GaussNewtonValidator:
         self._problem, self._build, self._tasks = problem, build, tasks
         self._observations = long_table(problem, points[None], values)
 
-    def __call__(self, trunk: Trunk, due: bool) -> dict[str, float] | None:
+    def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
         if not due:
             return None
         basis = self._build(trunk)
@@ -124,7 +124,7 @@ class GaussNewtonValidator:
 class AdamValidator:
     """The published validation: inverse problems trained beside the trunk, one Adam step for each of its own.
 
-    Their loss is residual + initial values + data. The score is their parameter error at that moment.
+    Their loss is residual + initial values + data, on the collocation points of the training. The score is their parameter error at that moment.
 
     Args:
         problem: the problem.
@@ -164,27 +164,25 @@ class AdamValidator:
         )
         self._truth = torch.as_tensor(tasks.parameters, dtype=dtype)
         self._conditions = conditions(problem, forward.condition_points, dtype)
-        self._collocation = equispaced(problem.domain, collocation_points, dtype)
+        collocation = equispaced(problem.domain, collocation_points, dtype)
+        self._operators = Operators(problem.system, collocation, len(problem.fields))
+        self._mean = len(collocation) ** -0.5
         self._observed = torch.as_tensor(points, dtype=dtype)
         self._weight = forward.condition_weight**0.5
         initial = self._conditions.targets(torch.as_tensor(tasks.initial, dtype=dtype))
         data = torch.as_tensor(values, dtype=dtype).transpose(1, 2).flatten(1) * len(points) ** -0.5
         self._targets = torch.cat([data, self._weight * initial], dim=1)
-        self._all = torch.cat([self._collocation, self._conditions.points, self._observed])
         self._step = 0
 
-    def __call__(self, trunk: Trunk, due: bool) -> dict[str, float] | None:
-        problem, fields = self._problem, len(self._problem.fields)
-        needed = tuple(dict.fromkeys([*problem.system.indices, *self._conditions.indices]))
+    def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
         with torch.no_grad():
-            values = trunk(self._all, needed)
-        sizes = [len(self._collocation), len(self._conditions.points), len(self._observed)]
-        inside, ends, seen = (dict(zip(values, part, strict=True)) for part in zip(*[v.split(sizes) for v in values.values()], strict=True))
-        rows = operator_rows(problem.system, inside, self._collocation, fields)
-        factor = (rows * len(self._collocation) ** -0.5).flatten(1, 2)
-        data = torch.block_diag(*[seen[()] * len(self._observed) ** -0.5] * fields)
-        data = torch.cat([data, self._weight * self._conditions.rows(ends)])
-        loss = self._search.step(QuadraticForms(problem.system, data, self._targets, factor), self._step)
+            seen = trunk(self._observed)[()] * len(self._observed) ** -0.5
+            factor = self._operators.rows(evaluated.features).flatten(1, 2) * self._mean
+            data = torch.block_diag(*[seen] * len(self._problem.fields))
+            data = torch.cat([data, self._weight * evaluated.condition_rows])
+            loss = self._search.step(
+                QuadraticForms(self._problem.system, data, self._targets, factor), self._step
+            )
         self._step += 1
         if not due:
             return None
