@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import sympy
 import torch
@@ -274,7 +274,7 @@ class Equations:
         symbols, count = self._jet_symbols, len(self.residuals)
         terms: dict[sympy.Expr, tuple[list[dict], list[sympy.Expr]]] = {}
         for row, residual in enumerate(self.residuals):
-            source = residual.subs({s: 0 for s in symbols})
+            source = residual.subs(dict.fromkeys(symbols, 0))
             parts = [(jet, sympy.diff(residual, s)) for jet, s in zip(self.jets, symbols, strict=True)]
             for jet, coefficient in [*parts, (None, source)]:
                 for summand in sympy.Add.make_args(sympy.expand(coefficient)):
@@ -324,7 +324,7 @@ class Equations:
 _TORCH = {name: getattr(torch, name) for name in FUNCTIONS} | {"pi": math.pi}
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_torch(arguments: tuple, expressions: tuple[sympy.Expr, ...]) -> Callable[..., list]:
     """A PyTorch function that evaluates expressions; constants come back as Python numbers.
 

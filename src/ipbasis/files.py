@@ -1,7 +1,6 @@
-"""Writing files and directories whole: to a temporary name first, then renamed."""
+"""Writing files whole: to a temporary name first, then renamed."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,30 +32,3 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_directory(path: str | Path) -> Iterator[Path]:
-    """A temporary directory beside `path` that takes its place when the block ends without an error.
-
-    Raises:
-        InputError: if nothing can be written there.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            old = temporary.with_name(temporary.name + "-old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -149,7 +149,9 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
     spoiled = 0
     for column in used[1:]:
         raw = table[column]
-        empty = (raw.isna() | (raw.astype(str).str.strip() == "") if raw.dtype.kind not in "fiu" else raw.isna()).to_numpy()
+        empty = (
+            raw.isna() | (raw.astype(str).str.strip() == "") if raw.dtype.kind not in "fiu" else raw.isna()
+        ).to_numpy()
         numbers = pd.to_numeric(raw.where(~empty), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
         text = ~empty & np.isnan(numbers)
         if raw.dtype.kind not in "fiu":

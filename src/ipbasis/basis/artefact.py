@@ -20,7 +20,7 @@ from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import Quadrature, gauss_legendre
 from ipbasis.equations import MultiIndex
 from ipbasis.errors import InputError
-from ipbasis.files import replacing_directory
+from ipbasis.files import replacing_file
 from ipbasis.problem import Declared, Problem
 
 FORMAT_VERSION = 1
@@ -105,12 +105,22 @@ class Basis:
         return self.feature_map(torch.as_tensor(points), (index,))[index].numpy()
 
     def save(self, directory: str | Path) -> None:
-        """Write ``basis.safetensors`` and ``basis.json`` into a directory, replacing what was there."""
+        """Write ``basis.safetensors`` and ``basis.json`` into a directory.
+
+        The record is removed first and written last, so that a directory cut off half-way counts as
+        incomplete.
+
+        Raises:
+            InputError: if the directory cannot be written.
+        """
+        directory = Path(directory)
         tensors = {"transform": self.transform.contiguous()}
         tensors |= {f"trunk.{name}": value.detach().contiguous() for name, value in self.trunk.state_dict().items()}
-        with replacing_directory(directory) as temporary:
-            safetensors.torch.save_file(tensors, temporary / "basis.safetensors")
-            (temporary / "basis.json").write_text(self.record.model_dump_json(indent=2) + "\n")
+        (directory / "basis.json").unlink(missing_ok=True)
+        with replacing_file(directory / "basis.safetensors") as temporary:
+            safetensors.torch.save_file(tensors, temporary)
+        with replacing_file(directory / "basis.json") as temporary:
+            temporary.write_text(self.record.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: str | Path) -> "Basis":

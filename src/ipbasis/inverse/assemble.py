@@ -197,5 +197,3 @@ def amplitude(batch: Batch) -> Tensor:
     count = np.maximum(batch.observed.sum((1, 2)), 1)
     size = np.sqrt((batch.values**2).sum((1, 2)) / count)
     return torch.as_tensor(np.where(size > 0, size, 1.0))
-
-

@@ -69,7 +69,9 @@ def judge(
         elif outside.any():
             j = int(np.flatnonzero(outside)[0])
             status = "out_of_range"
-            message = f"{names[j]} = {estimates[i, j]:.4g} is outside the trained range [{ranges[j, 0]:g}, {ranges[j, 1]:g}]"
+            message = (
+                f"{names[j]} = {estimates[i, j]:.4g} is outside the trained range [{ranges[j, 0]:g}, {ranges[j, 1]:g}]"
+            )
         elif physics[i] > _WORST_PHYSICS:
             status = "poor_fit"
             message = f"the equation is met {np.sqrt(physics[i]):.0f} times worse than the basis can"

@@ -14,7 +14,15 @@ from ipbasis.basis.operators import Operators
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.errors import InputError
 from ipbasis.inverse.adam import AdamSettings, QuadraticForms, adam
-from ipbasis.inverse.assemble import Physics, amplitude, assemble, compact, data_forms, observed_features, reduce_physics
+from ipbasis.inverse.assemble import (
+    Physics,
+    amplitude,
+    assemble,
+    compact,
+    data_forms,
+    observed_features,
+    reduce_physics,
+)
 from ipbasis.inverse.checks import judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from ipbasis.inverse.intervals import intervals

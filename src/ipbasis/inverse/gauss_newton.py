@@ -211,7 +211,11 @@ def _minimise(
         moved = better[kept]
         part, part_weights = (part.select(kept), part_weights.select(kept)) if done.any() else (part, part_weights)
         pick = {
-            name: torch.where(moved.view(-1, *[1] * (getattr(point, name).ndim - 1)), getattr(trial, name)[kept], getattr(point, name)[kept])
+            name: torch.where(
+                moved.view(-1, *[1] * (getattr(point, name).ndim - 1)),
+                getattr(trial, name)[kept],
+                getattr(point, name)[kept],
+            )
             for name in ("parameters", "readouts", "matrix", "residual", "factor", "scale")
         }
         point = _Point(**pick)
@@ -229,7 +233,9 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     physics = size**0.5 / (accuracy.residual * online.amplitude)
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
-    strength = torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
+    strength = (
+        torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
+    )
     physics = torch.minimum(physics, _STIFFEST * strength)
     return _Weights(data, physics, physics)
 

@@ -180,9 +180,7 @@ class AdamValidator:
             factor = self._operators.rows(evaluated.features).flatten(1, 2) * self._mean
             data = torch.block_diag(*[seen] * len(self._problem.fields))
             data = torch.cat([data, self._weight * evaluated.condition_rows])
-            loss = self._search.step(
-                QuadraticForms(self._problem.system, data, self._targets, factor), self._step
-            )
+            loss = self._search.step(QuadraticForms(self._problem.system, data, self._targets, factor), self._step)
         self._step += 1
         if not due:
             return None

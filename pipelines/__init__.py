@@ -1,0 +1,1 @@
+"""Thin entries, one per DVC stage and one for multirun studies."""

@@ -1,0 +1,86 @@
+"""What every stage shares: its configuration, its place in MLflow, and one-line errors."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import psutil
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ipbasis.errors import InputError
+from ipbasis.tracking import Tracker, tracked_run
+
+ROOT = Path(__file__).parents[1]
+DATA, MODELS, REPORTS = ROOT / "data", ROOT / "models", ROOT / "reports"
+Settings = Mapping[str, Any]
+
+
+def settings_of(config: DictConfig) -> Settings:
+    """The configuration as plain values, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def recipe_settings(recipe: str) -> Settings:
+    """The running job's configuration composed for another recipe."""
+    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("recipe=")]
+    return settings_of(hydra.compose("config", [*overrides, f"recipe={recipe}"]))
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _pipeline_run() -> str:
+    """Identity of the command that this process is part of.
+
+    All stages of one ``dvc repro`` share its process group; ``IPBASIS_PIPELINE_RUN`` overrides it.
+    """
+    if given := os.environ.get("IPBASIS_PIPELINE_RUN"):
+        return given
+    leader = os.getpgid(0)
+    try:
+        return f"{leader}-{psutil.Process(leader).create_time():.0f}"
+    except psutil.Error:
+        return str(leader)
+
+
+def run_stage(
+    name: str,
+    config: DictConfig,
+    work: Callable[[Settings, Tracker], None],
+    group: str | None = None,
+    group_name: str = "pipeline",
+) -> None:
+    """Run the work of a stage within its MLflow run; exit with 2 and one line on bad input.
+
+    Args:
+        name: of the stage.
+        config: composed by Hydra.
+        work: receives settings and tracker.
+        group: identity of the parent run; None for the pipeline run that this process belongs to.
+        group_name: name of the parent run.
+    """
+    settings = settings_of(config)
+    problem = settings["problem"]["name"]
+    tags = {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "dvc_stage": os.environ.get("DVC_STAGE", name),
+        "problem": problem,
+        "profile": settings["profile"]["name"],
+    }
+    torch.manual_seed(settings["seed"])
+    try:
+        with tracked_run(f"{name} {problem}", group or _pipeline_run(), group_name, tags, ROOT) as tracker:
+            tracker.parameters(settings)
+            work(settings, tracker)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,82 @@
+"""Hydra multirun: offline and online for each cell of a sweep, collected in one table.
+
+Example: ``python -m pipelines.study --multirun basis.readouts=10,30,50 observations.noise=0,1,5``
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import hydra
+import pandas as pd
+from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ipbasis.basis.artefact import Basis
+from ipbasis.files import replacing_file
+from ipbasis.tracking import Tracker
+from pipelines.common import ROOT, Settings, run_stage
+from pipelines.steps import query, simulate, train_basis
+
+
+def trained_once(settings: Settings, tracker: Tracker) -> Basis:
+    """The basis of a cell; cells that differ only in their observations or solver share it."""
+    needed = {key: settings[key] for key in ("problem", "basis", "offline", "recipe", "profile", "seed")}
+    identity = hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:16]
+    directory = ROOT / "checkpoints" / "study" / identity
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{directory}.lock"):
+        if not (directory / "basis.json").exists():
+            basis, _ = train_basis(settings, Path(f"{directory}.pt"), tracker)
+            basis.save(directory)
+    return Basis.load(directory)
+
+
+def work(settings: Settings, tracker: Tracker) -> None:
+    chosen = settings["study"]
+    basis = trained_once(settings, tracker)
+    observations, truth = simulate(settings, chosen["set"], chosen["queries"])
+    label = settings["observations"]["sets"][chosen["set"]]["label"]
+    row, estimates = query(settings, basis, observations, truth, label)
+    overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task)
+    row = {**overrides, **{key: value for key, value in row.items() if key not in overrides}}
+    output = Path(HydraConfig.get().runtime.output_dir)
+    estimates.table.to_csv(output / "estimates.csv", index=False)
+    pd.DataFrame([row]).to_csv(output / "row.csv", index=False)
+    tracker.metrics({key: value for key, value in row.items() if isinstance(value, int | float)})
+    tracker.artefact(output / "estimates.csv")
+
+
+class CollectTable(Callback):
+    """Hydra callback: collects the rows of all cells when the multirun ends."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
+        sweep = Path(config.hydra.sweep.dir)
+        rows = [pd.read_csv(path) for path in sorted(sweep.glob("*/row.csv"), key=lambda p: int(p.parent.name))]
+        if not rows:
+            return
+        table = pd.concat(rows, ignore_index=True)
+        with replacing_file(sweep / "table.csv") as temporary:
+            table.to_csv(temporary, index=False)
+
+        def log(settings: Settings, tracker: Tracker) -> None:
+            tracker.artefact(sweep / "table.csv")
+
+        run_stage("collect", config, log, group=str(sweep), group_name=f"study {sweep.name}")
+        print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+        print(f"written to {sweep / 'table.csv'}")
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="config")
+def main(config: DictConfig) -> None:
+    job = HydraConfig.get()
+    multirun = job.mode == RunMode.MULTIRUN
+    sweep = job.sweep.dir if multirun else job.runtime.output_dir
+    run_stage("study", config, work, group=sweep, group_name=f"study {Path(sweep).name}")
+
+
+if __name__ == "__main__":
+    main()

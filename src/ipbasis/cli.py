@@ -1,0 +1,119 @@
+"""The command line: fit observations, show a basis, list the problems."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import click
+import pandas as pd
+
+from ipbasis.errors import InputError
+from ipbasis.files import replacing_file
+from ipbasis.problem import Problem, problem_directory
+
+
+class _Commands(click.Group):
+    """Turns an `InputError` into one line and exit code 2."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            raise _BadInput(str(error)) from None
+
+
+class _BadInput(click.ClickException):
+    exit_code = 2
+
+    def show(self, file=None) -> None:
+        click.echo(f"error: {self.message}", err=True)
+
+
+def _one_line(message, category, filename, lineno, file=None, line=None) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+@click.group(cls=_Commands)
+@click.version_option(package_name="ipbasis")
+def main() -> None:
+    """Estimate the parameters of differential equations from data, on a trained basis of their solutions."""
+    warnings.showwarning = _one_line
+
+
+@main.command()
+@click.argument("basis_dir", type=click.Path(path_type=Path))
+@click.argument("observations", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Where the estimates go: a .csv or .parquet file."
+)
+@click.option("--figures", type=click.Path(path_type=Path), help="Directory for a picture per query.")
+@click.option("--solver", default="gauss_newton", show_default=True, help="gauss_newton, or adam (as published).")
+@click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
+def fit(
+    basis_dir: Path, observations: Path, output: Path, figures: Path | None, solver: str, noise_std: float | None
+) -> None:
+    """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
+    # PyTorch takes seconds to import: only what needs it does
+    from ipbasis.basis.artefact import Basis
+    from ipbasis.evaluation.figures import plot_queries
+    from ipbasis.inverse.estimate import estimate
+    from ipbasis.observations import read_observations
+
+    if output.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
+    basis = Basis.load(basis_dir)
+    observed = read_observations(observations, basis.problem)
+    with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
+        estimates = estimate(basis, observed, solver, noise_std)
+        if output.suffix.lower() == ".csv":
+            estimates.table.to_csv(temporary, index=False, float_format="%.8g")
+        else:
+            estimates.table.to_parquet(temporary, index=False)
+        if figures is not None:
+            plot_queries(estimates, observed, figures)
+    counts = estimates.table["status"].value_counts()
+    click.echo(f"{len(estimates.table)} queries: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    columns = ["query", *(c for p in basis.problem.parameters for c in (p, f"{p}_std")), "noise_std", "status"]
+    with pd.option_context("display.width", 120, "display.max_columns", None):
+        click.echo(estimates.table[columns].head(10).to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+    click.echo(f"written to {output}" + (f", figures to {figures}" if figures else ""))
+
+
+@main.command()
+@click.argument("basis_dir", type=click.Path(path_type=Path))
+def show(basis_dir: Path) -> None:
+    """Print what a basis is for and how accurate it is."""
+    from ipbasis.basis.artefact import Basis
+
+    record = Basis.load(basis_dir).record
+    problem, accuracy = record.problem, record.accuracy
+    click.echo(f"problem      {problem.name}")
+    for equation in problem.equations:
+        click.echo(f"equation     {equation} = 0")
+    for name, (low, high) in problem.coordinates.items():
+        click.echo(f"coordinate   {name} in [{low:g}, {high:g}]")
+    for name, (low, high) in problem.parameters.items():
+        click.echo(f"parameter    {name} trained in [{low:g}, {high:g}]")
+    click.echo(f"basis        {record.functions} functions, trunk {record.trunk.width} x {record.trunk.depth}")
+    click.echo(f"residual     {accuracy.residual:.1e} of the solution's size, on unseen tasks")
+    if accuracy.solution is not None:
+        click.echo(f"solution     {accuracy.solution:.1e} relative error, on unseen tasks")
+    for name, value in record.figures.items():
+        click.echo(f"{name:12} {value:.4g}")
+    click.echo("versions     " + ", ".join(f"{name} {version}" for name, version in record.versions.items()))
+
+
+@main.command()
+def problems() -> None:
+    """List the problems that come with ipbasis."""
+    for path in sorted(problem_directory().glob("*.yaml")):
+        problem = Problem.from_yaml(path)
+        click.echo(f"{problem.name}")
+        for equation in problem.equations:
+            click.echo(f"    {equation} = 0")
+        ranges = ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in problem.parameters.items())
+        click.echo(f"    {ranges}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

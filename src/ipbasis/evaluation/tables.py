@@ -1,0 +1,22 @@
+"""Tables in the layout of the published ones."""
+
+import pandas as pd
+
+SOURCES = ["published", "paper_recipe", "ipbasis", "pinn", "least_squares"]
+
+
+def combine(published: pd.DataFrame, parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    """Published and own rows in one table.
+
+    Args:
+        published: the paper's table; its columns come first, after ``source``.
+        parts: tables with a column ``source`` and any of the published columns; others come behind.
+        keys: columns to sort by, after the source.
+    """
+    rows = [published.assign(source="published"), *parts]
+    columns = ["source", *published.columns]
+    further = [c for part in parts for c in part.columns if c not in columns]
+    table = pd.concat([r for r in rows if not r.empty], ignore_index=True)[[*columns, *dict.fromkeys(further)]]
+    table["source"] = pd.Categorical(table["source"], SOURCES, ordered=True)
+    table = table.sort_values(["source", *keys], ignore_index=True)
+    return table.astype({"source": str})
