@@ -113,8 +113,8 @@ def report(settings: Settings, offline: pd.DataFrame, online: pd.DataFrame, time
         f"with {best} readouts.",
         "## The published recipe, here and in the paper\n\n"
         f"Errors of paper_recipe over the published ones: {ratio.min().min():.2g} to {ratio.max().max():.2g}, "
-        f"median {np.nanmedian(ratio.to_numpy()):.2g}. What differs: our truth is integrated to 1e-10 (the published one at a "
-        "relative tolerance of 1e-3, which puts a floor under its errors); tasks, queries and initial weights are "
+        f"median {np.nanmedian(ratio.to_numpy()):.2g}. What differs: our truth is integrated to 1e-10 (the "
+        "published one at a relative tolerance of 1e-3, which puts a floor under its errors); tasks, queries and initial weights are "
         "other draws; the start of the parameters is not published (here: the middle of the ranges); the offline "
         f"budget of this profile is {profile['offline_steps']['paper_recipe']} steps (30 000 are published; "
         "profile `paper` runs them).",

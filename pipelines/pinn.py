@@ -16,8 +16,9 @@ def work(settings: Settings, tracker: Tracker) -> None:
     torch.set_num_threads(1)  # the products are too small to share
     problem = Problem(**settings["problem"])
     size = settings["basis"]
-    trunk = TrunkSettings(width=size["width"], depth=size["depth"], dtype="float32")
-    chosen = PinnSettings(**settings["baselines"]["pinn"]["settings"])
+    baseline = settings["baselines"]["pinn"]
+    trunk = TrunkSettings(width=size["width"], depth=size["depth"], dtype=baseline["dtype"])
+    chosen = PinnSettings(**baseline["settings"])
 
     def fit(points, values):
         done = fit_pinn(problem, trunk, points, values, chosen)

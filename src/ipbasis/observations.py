@@ -110,6 +110,18 @@ def read_observations(path: str | Path, problem: Problem) -> Observations:
     return check_observations(table, problem, str(path))
 
 
+def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of a column, NaN where there is none; which cells are empty; which hold other text."""
+    if column.dtype.kind in "fiu":
+        numbers = column.to_numpy(dtype=float)
+        return numbers, np.isnan(numbers), np.zeros(len(numbers), dtype=bool)
+    text = column.astype("string").fillna("").str.strip()
+    empty = (text == "").to_numpy(dtype=bool)
+    numbers = pd.to_numeric(text.mask(empty), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+    spelled = text.str.lower().isin(["nan", "+nan", "-nan"]).to_numpy(dtype=bool)
+    return numbers, empty, ~empty & ~spelled & np.isnan(numbers)
+
+
 def check_observations(table: pd.DataFrame, problem: Problem, source: str = "observations") -> Observations:
     """Check a table of observations and bring it into order.
 
@@ -127,7 +139,7 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
     for column in needed:
         if column not in table:
             raise InputError(f"{source}: column {column!r} is missing; there are {present}")
-    if duplicate := [c for c in table.columns[table.columns.duplicated()]]:
+    if duplicate := list(table.columns[table.columns.duplicated()]):
         raise InputError(f"{source}: column {duplicate[0]!r} stands there twice")
     if table.empty:
         raise InputError(f"{source}: no rows")
@@ -148,21 +160,13 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
         raise InputError(f"{source}: row {int(np.argmax(missing)) + 2}, column 'query': empty")
     spoiled = 0
     for column in used[1:]:
-        raw = table[column]
-        empty = (
-            raw.isna() | (raw.astype(str).str.strip() == "") if raw.dtype.kind not in "fiu" else raw.isna()
-        ).to_numpy()
-        numbers = pd.to_numeric(raw.where(~empty), errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-        text = ~empty & np.isnan(numbers)
-        if raw.dtype.kind not in "fiu":
-            text &= raw.astype(str).str.strip().str.lower().ne("nan").to_numpy()
-            spoiled += int((~empty & np.isnan(numbers)).sum()) if column in fields else 0
-        if text.any() and raw.dtype.kind not in "fiu":
-            raise fault(text, column, f"{raw.iloc[int(np.argmax(text))]!r} is not a number")
+        numbers, empty, text = _numbers(table[column])
+        if text.any():
+            raise fault(text, column, f"{table[column].iloc[int(np.argmax(text))]!r} is not a number")
         if column in fields:
-            infinite = np.isinf(numbers)
-            spoiled += int(infinite.sum())
-            numbers = np.where(infinite, np.nan, numbers)
+            unusable = ~empty & ~np.isfinite(numbers)
+            spoiled += int(unusable.sum())
+            numbers = np.where(unusable, np.nan, numbers)
         elif column in problem.coordinates:
             low, high = problem.coordinates[column]
             if (unset := ~np.isfinite(numbers)).any():

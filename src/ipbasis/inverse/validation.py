@@ -124,7 +124,8 @@ class GaussNewtonValidator:
 class AdamValidator:
     """The published validation: inverse problems trained beside the trunk, one Adam step for each of its own.
 
-    Their loss is residual + initial values + data, on the collocation points of the training. The score is their parameter error at that moment.
+    Their loss is residual + initial values + data, on the collocation points of the training. The score is
+    their parameter error at that moment.
 
     Args:
         problem: the problem.

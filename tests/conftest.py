@@ -1,0 +1,85 @@
+"""Seeds and the small fixtures that many tests share."""
+
+import numpy as np
+import pytest
+import torch
+
+from ipbasis.basis.artefact import Basis
+from ipbasis.basis.compression import CompressionSettings
+from ipbasis.basis.forward import ForwardSettings
+from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.quadrature import gauss_legendre
+from ipbasis.inverse.validation import build_basis
+from ipbasis.problem import Problem, problem_directory
+from ipbasis.reference.ode import integrate
+
+FORWARD = ForwardSettings(condition_weight=100, condition_points=1, rank_tolerance=1e-12)
+COMPRESSION = CompressionSettings(tasks=300, tolerance=1e-10, seed=1)
+TRUNK = TrunkSettings(width=40, depth=4, dtype="float64")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Global generators start the same for every test, and the number type stays what it was."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def oscillator() -> Problem:
+    return Problem.from_yaml(problem_directory() / "damped_oscillator.yaml")
+
+
+@pytest.fixture(scope="session")
+def lotka_volterra() -> Problem:
+    return Problem(
+        name="lotka_volterra_unknown_terms",
+        coordinates={"t": [0, 10]},
+        fields=["x", "y"],
+        parameters={name: [0.5, 1.5] for name in ("alpha", "beta", "gamma", "delta")},
+        equations=["x_t - alpha*x + f", "y_t + gamma*y - g"],
+        initial={"x": [0, 2], "y": [0, 2]},
+        unknown_terms={"f": {"of": ["x", "y"], "truth": "beta*x*y"}, "g": {"of": ["x", "y"], "truth": "delta*x*y"}},
+    )
+
+
+@pytest.fixture(scope="session")
+def quantum_oscillator() -> Problem:
+    return Problem(
+        name="quantum_oscillator",
+        coordinates={"t": [0, 1.5], "x": [-5, 5]},
+        fields=["re", "im"],
+        parameters={"k": [0, 5]},
+        equations=["re_t + im_xx/2 - k*x**2/2*im", "im_t - re_xx/2 + k*x**2/2*re"],
+        initial={
+            "re": "sqrt(2/sqrt(pi)) * exp(-2*(x + 2)**2) * cos(x/10)",
+            "im": "sqrt(2/sqrt(pi)) * exp(-2*(x + 2)**2) * sin(x/10)",
+        },
+        boundary=[{"at": {"x": -5}, "equations": ["re", "im"]}, {"at": {"x": 5}, "equations": ["re", "im"]}],
+    )
+
+
+@pytest.fixture(scope="session")
+def basis(oscillator: Problem) -> Basis:
+    """A basis of the oscillator on an untrained trunk, which spans its solutions to 1e-11."""
+    trunk = Trunk(oscillator.domain, TRUNK, torch.Generator().manual_seed(0)).requires_grad_(False)
+    tasks = oscillator.sample_tasks(50, np.random.default_rng(5))
+    quadrature = gauss_legendre(oscillator.domain, 200)
+    truth = integrate(oscillator, tasks, quadrature.points[:, 0].numpy())
+    return build_basis(oscillator, trunk, TRUNK, FORWARD, COMPRESSION, 200, tasks, truth)
+
+
+def closed_form(parameters: np.ndarray, initial: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(tasks, n) exact solution of the damped oscillator, by the roots of its characteristic polynomial."""
+    a1, a2, a3 = parameters.T.astype(complex)
+    rest = -a3 / a2
+    root = np.sqrt(a1**2 / 4 - a2)
+    first, second = -a1 / 2 + root, -a1 / 2 - root
+    u, slope = initial.T
+    weight = (slope - second * (u - rest)) / (first - second)
+    terms = weight[:, None] * np.exp(first[:, None] * times)
+    terms = terms + (u - rest - weight)[:, None] * np.exp(second[:, None] * times)
+    return (terms + rest[:, None]).real
