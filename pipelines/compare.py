@@ -41,7 +41,7 @@ def method_times(online: pd.DataFrame) -> pd.DataFrame:
 
 def choose_best(problem: str) -> int:
     """Copy the basis with the smallest validation error to ``best``; returns its readouts."""
-    offline = pd.concat(read_all(f"training/{problem}/readouts-*/offline.csv"))
+    offline = pd.concat(read_all(f"training/{problem}/readouts-*/offline.csv"), ignore_index=True)
     own = offline[offline["source"] == "ipbasis"]
     readouts = int(own.loc[own["validation_parameter_mse"].idxmin(), "readouts"])
     best = MODELS / problem / "best"
@@ -114,10 +114,10 @@ def report(settings: Settings, offline: pd.DataFrame, online: pd.DataFrame, time
         "## The published recipe, here and in the paper\n\n"
         f"Errors of paper_recipe over the published ones: {ratio.min().min():.2g} to {ratio.max().max():.2g}, "
         f"median {np.nanmedian(ratio.to_numpy()):.2g}. What differs: our truth is integrated to 1e-10 (the "
-        "published one at a relative tolerance of 1e-3, which puts a floor under its errors); tasks, queries and initial weights are "
-        "other draws; the start of the parameters is not published (here: the middle of the ranges); the offline "
-        f"budget of this profile is {profile['offline_steps']['paper_recipe']} steps (30 000 are published; "
-        "profile `paper` runs them).",
+        "published one at a relative tolerance of 1e-3, which puts a floor under its errors); tasks, queries "
+        "and initial weights are other draws; the start of the parameters is not published (here: the middle "
+        f"of the ranges); this profile trains for {profile['offline_steps']['paper_recipe']} steps (30 000 are "
+        "published; profile `paper` runs them).",
     ]
     return "\n\n".join(paragraphs) + "\n"
 

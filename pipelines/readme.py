@@ -1,10 +1,14 @@
-"""Put the tables that the pipeline wrote into README.md, between its markers."""
+"""Put the tables that the pipeline wrote into README.md, between its markers, and run its example."""
 
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 import pandas as pd
+from click.testing import CliRunner
 
+from ipbasis.cli import main as command_line
 from ipbasis.files import replacing_file
 from pipelines.common import REPORTS, ROOT
 from pipelines.compare import markdown
@@ -22,36 +26,47 @@ def main_table() -> str:
     """Errors and seconds per query of every source on the damped oscillator, in range."""
     online = pd.read_csv(REPORTS / "tables" / "damped_oscillator_online.csv")
     online["seconds_per_query"] = online["seconds"] / online["queries"]
-    rows = online[online["ic_half_range"].isin([5, 40])]
-    wide = rows.pivot_table(
-        index=["source", "readouts"], columns="ic_half_range", values=["a1_mae", "a2_mae"], dropna=False
-    ).dropna(how="all")
-    seconds = rows.groupby(["source", "readouts"], dropna=False)["seconds_per_query"].mean()
     lines = []
-    for source in _NAMES:
-        for (name, readouts), values in wide.iterrows():
-            if name == source:
-                lines.append(
-                    {
-                        "method": _NAMES[source],
-                        "readouts": readouts,
-                        "a1, in range": values["a1_mae", 5],
-                        "a2, in range": values["a2_mae", 5],
-                        "a1, 8 x out": values["a1_mae", 40],
-                        "a2, 8 x out": values["a2_mae", 40],
-                        "seconds per query": seconds.loc[(name, readouts)],
-                    }
-                )
+    for (source, readouts), rows in online.groupby(["source", "readouts"], dropna=False, sort=False):
+        by_range = rows.set_index("ic_half_range").reindex([5, 40])
+        errors = {
+            f"{parameter}, {where}": by_range[f"{parameter}_mae"].loc[half_range]
+            for half_range, where in ((5, "in range"), (40, "8 x out"))
+            for parameter in ("a1", "a2")
+        }
+        seconds = rows["seconds_per_query"].mean()
+        lines.append({"method": _NAMES[source], "readouts": readouts, **errors, "seconds per query": seconds})
     return markdown(pd.DataFrame(lines))
 
 
-def filled(text: str) -> str:
-    """README text with the block between the markers replaced by the current table."""
-    block = f"<!-- main table: written by pipelines/readme.py -->\n{main_table()}\n<!-- end of main table -->"
-    pattern = r"<!-- main table:.*?<!-- end of main table -->"
+def example() -> str:
+    """What the README's example prints; its first picture goes to the figures."""
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        basis, observations = ROOT / "models/damped_oscillator/best", ROOT / "data/examples/damped_oscillator.csv"
+        arguments = ["--output", place / "estimates.csv", "--figures", place / "figures"]
+        done = CliRunner().invoke(command_line, ["fit", *map(str, [basis, observations, *arguments])])
+        if done.exit_code:
+            raise RuntimeError(done.output)
+        first = sorted((place / "figures").iterdir())[0]
+        with replacing_file(REPORTS / "figures" / "example_query.png") as temporary:
+            temporary.write_bytes(first.read_bytes())
+    lines = done.output.splitlines()
+    return "\n".join(f"    {line}".rstrip() for line in lines if not line.startswith("written to"))
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """Text with the block between the markers of this name replaced."""
+    begin, end = f"<!-- {name}: written by pipelines/readme.py -->", f"<!-- end of {name} -->"
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
     if not re.search(pattern, text, re.DOTALL):
-        raise ValueError("README.md has no markers for the main table")
-    return re.sub(pattern, lambda _: block, text, flags=re.DOTALL)
+        raise ValueError(f"README.md has no markers for {name}")
+    return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """README text with the blocks between the markers brought up to date."""
+    return replaced(replaced(text, "main table", main_table()), "example", "\n" + example() + "\n")
 
 
 def main() -> int:

@@ -266,12 +266,13 @@ class Equations:
     def affine(self) -> AffineSplit | None:
         """The affine split, or None where the equations have none.
 
-        It exists if the system is linear in the fields and each coefficient is a sum of products of a
-        function of the parameters and a function of the coordinates.
+        It exists if the system is linear in the fields, has no unknown terms, and each coefficient is a sum
+        of products of a function of the parameters and a function of the coordinates.
         """
         if not self.is_linear:
             return None
         symbols, count = self._jet_symbols, len(self.residuals)
+        coordinates = set(self.notation.coordinates.values())
         terms: dict[sympy.Expr, tuple[list[dict], list[sympy.Expr]]] = {}
         for row, residual in enumerate(self.residuals):
             source = residual.subs(dict.fromkeys(symbols, 0))
@@ -281,7 +282,7 @@ class Equations:
                     spatial, theta = summand.as_independent(*self.parameters, as_Add=False)
                     if summand == 0:
                         continue
-                    if theta.free_symbols - set(self.parameters):
+                    if theta.free_symbols - set(self.parameters) or spatial.free_symbols - coordinates:
                         return None
                     coefficients, sources = terms.setdefault(
                         theta, ([{} for _ in range(count)], [sympy.Integer(0)] * count)
@@ -321,7 +322,13 @@ class Equations:
         return [f"{sympy.latex(r, symbol_names=names)} = 0" for r in self.residuals]
 
 
-_TORCH = {name: getattr(torch, name) for name in FUNCTIONS} | {"pi": math.pi}
+def _on_tensors_and_numbers(name: str) -> Callable:
+    """PyTorch's function of this name; Python's for plain numbers, which PyTorch refuses."""
+    of_tensors, of_numbers = getattr(torch, name), getattr(math, name)
+    return lambda value: of_tensors(value) if isinstance(value, torch.Tensor) else of_numbers(value)
+
+
+_TORCH = {name: _on_tensors_and_numbers(name) for name in FUNCTIONS} | {"pi": math.pi}
 
 
 @cache

@@ -102,7 +102,7 @@ class Basis:
         if points.ndim != 2 or points.shape[1] != dimension:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
         index = self.problem.notation.index(derivative)
-        return self.feature_map(torch.as_tensor(points), (index,))[index].numpy()
+        return self.feature_map(torch.tensor(points), (index,))[index].numpy()
 
     def save(self, directory: str | Path) -> None:
         """Write ``basis.safetensors`` and ``basis.json`` into a directory.

@@ -38,7 +38,7 @@ def _figure(columns: int = 1) -> tuple[Figure, list]:
 
 
 def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Figure:
-    """Data, fit and 95 % band of one query of a problem with one coordinate."""
+    """Data, fit and 95 % band of one query of a problem with one coordinate, and what the fit leaves."""
     problem, table = estimates.basis.problem, estimates.table
     (coordinate,) = problem.coordinates
     times = np.linspace(*problem.domain[0], 300)
@@ -49,34 +49,29 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
         None if estimates.readout_covariance is None else estimates.readout_covariance[[row]],
     )
     fit, std = one.solution(times)[0], one.solution_std(times)[0]
-    figure, (axes,) = _figure()
+    at_data = one.solution(observations[coordinate].to_numpy())[0]
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     for number, field in enumerate(problem.fields):
         colour = f"C{number}"
-        axes.fill_between(
-            times,
-            fit[:, number] - 1.96 * std[:, number],
-            fit[:, number] + 1.96 * std[:, number],
-            color=colour,
-            alpha=0.25,
-            linewidth=0,
-            label=f"{field}: 95 % band of the fit",
-        )
-        axes.plot(times, fit[:, number], color=colour, label=f"{field}: fit")
-        axes.plot(
-            observations[coordinate],
-            observations[field],
-            "o",
-            markersize=3.5,
-            markerfacecolor="none",
-            color="black",
-            label=f"{field}: observations",
-        )
+        band = 1.96 * std[:, number]
+        upper.plot(times, fit[:, number], color=colour, label=f"{field}: fit")
+        for axes, centre, label in ((upper, fit[:, number], None), (lower, 0, f"{field}: 95 % band of the fit")):
+            axes.fill_between(times, centre - band, centre + band, color=colour, alpha=0.3, linewidth=0, label=label)
+        circles = {"markersize": 3.5, "markerfacecolor": "none", "color": "black" if number == 0 else colour}
+        upper.plot(observations[coordinate], observations[field], "o", label=f"{field}: observations", **circles)
+        lower.plot(observations[coordinate], observations[field] - at_data[:, number], "o", **circles)
     record = table.iloc[row]
-    found = ", ".join(f"{p} = {record[p]:.4g} ± {1.96 * record[f'{p}_std']:.2g}" for p in problem.parameters)
-    axes.set_title(f"query {record['query']} ({record['status']}):  {found}", fontsize=9)
-    axes.set_xlabel(coordinate)
-    axes.set_ylabel(", ".join(problem.fields))
-    axes.legend(fontsize=8)
+    found = (
+        f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in problem.parameters
+    )
+    upper.set_title(f"query {record['query']} ({record['status']}):  {', '.join(found)}  (95 %)", fontsize=9)
+    upper.set_ylabel(", ".join(problem.fields))
+    upper.legend(fontsize=8)
+    lower.axhline(0, color="#888888", linewidth=0.8)
+    lower.set_ylabel("observation - fit")
+    lower.set_xlabel(coordinate)
+    lower.legend(fontsize=8)
     return figure
 
 

@@ -1,0 +1,133 @@
+"""The command line as a user meets it: what it writes, and one line for every kind of bad input."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from ipbasis.cli import main
+from ipbasis.observations import long_table
+from ipbasis.reference.ode import integrate
+
+
+@pytest.fixture
+def place(basis, oscillator, tmp_path):
+    """A directory with a basis and observations."""
+    basis.save(tmp_path / "basis")
+    tasks = oscillator.sample_tasks(3, np.random.default_rng(0))
+    times = np.linspace(0, 3, 30)
+    values = integrate(oscillator, tasks, times)
+    long_table(oscillator, times[None, :, None], values).to_csv(tmp_path / "o.csv", index=False)
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_fit_writes_estimates_and_figures(place):
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--figures", place / "figures")
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(place / "e.csv")
+    assert list(table["query"]) == [0, 1, 2]
+    assert (table["status"] == "ok").all()
+    assert len(list((place / "figures").glob("*.png"))) == 3
+    assert "3 queries: 3 ok" in done.output
+
+
+def test_fit_writes_parquet(place):
+    assert run("fit", place / "basis", place / "o.csv", "--output", place / "e.parquet").exit_code == 0
+    assert len(pd.read_parquet(place / "e.parquet")) == 3
+
+
+def test_figures_leave_other_files_alone(place):
+    (place / "figures").mkdir()
+    (place / "figures" / "mine.txt").write_text("keep")
+    run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--figures", place / "figures")
+    assert (place / "figures" / "mine.txt").read_text() == "keep"
+
+
+def rewrite(path, **columns):
+    table = pd.read_csv(path)
+    for name, value in columns.items():
+        table[name] = value
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda p: (p / "o.csv").unlink(), "o.csv: no such file"),
+        (lambda p: rewrite(p / "o.csv", u="high"), "row 2, column 'u' (query 0): 'high' is not a number"),
+        (lambda p: pd.read_csv(p / "o.csv").drop(columns="t").to_csv(p / "o.csv"), "column 't' is missing"),
+        (lambda p: rewrite(p / "o.csv", t=5.0), "outside the basis domain [0, 3]"),
+        (lambda p: rewrite(p / "o.csv", u=np.nan), "query 0 has no observation"),
+        (lambda p: (p / "basis" / "basis.json").unlink(), "basis.json is missing"),
+        (lambda p: shutil.rmtree(p / "basis"), "basis.json is missing"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(place, spoil, reason):
+    spoil(place)
+    before = sorted(place.rglob("*"))
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--figures", place / "figures")
+    assert done.exit_code == 2
+    lines = [line for line in done.output.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert reason in lines[0]
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("o.csv/e.csv", "cannot be written"), ("basis.csv", "is a directory"), ("e.txt", "must end in .csv or .parquet")],
+)
+def test_output_that_cannot_be_written(place, output, reason):
+    (place / "basis.csv").mkdir()
+    before = sorted(place.rglob("*"))
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / output)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert sorted(place.rglob("*")) == before
+
+
+def test_earlier_estimates_survive_bad_input(place):
+    (place / "e.csv").write_text("earlier")
+    rewrite(place / "o.csv", u="high")
+    assert run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv").exit_code == 2
+    assert (place / "e.csv").read_text() == "earlier"
+
+
+def test_unknown_solver(place):
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--solver", "newton")
+    assert done.exit_code == 2
+    assert "gauss_newton, adam" in done.output
+
+
+def test_usage_errors_exit_2():
+    assert run("fit").exit_code == 2
+    assert run("nonsense").exit_code == 2
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_one_line(place):
+    rewrite(place / "o.csv", room=1)
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv")
+    assert done.exit_code == 0
+    assert any("warning:" in line and "room" in line for line in done.output.splitlines())
+
+
+def test_show(place):
+    done = run("show", place / "basis")
+    assert done.exit_code == 0
+    assert "damped_oscillator" in done.output
+    assert "a1 trained in [0, 1.5]" in done.output
+    assert run("show", place).exit_code == 2
+
+
+def test_problems():
+    done = run("problems")
+    assert done.exit_code == 0
+    assert "u_tt + a1*u_t + a2*u + a3 = 0" in done.output
