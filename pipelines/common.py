@@ -32,6 +32,12 @@ def recipe_settings(recipe: str) -> Settings:
     return settings_of(hydra.compose("config", [*overrides, f"recipe={recipe}"]))
 
 
+def recipe_directory(problem: str, readouts: int, recipe: str) -> Path:
+    """Where the basis of a recipe lies; the published one's below ours."""
+    directory = MODELS / problem / f"readouts-{readouts}"
+    return directory if recipe == "ipbasis" else directory / recipe
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -16,7 +16,7 @@ from ipbasis.files import replacing_file
 from ipbasis.inverse.estimate import SOLVERS, estimate
 from ipbasis.problem import Problem, Tasks
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, MODELS, REPORTS, Settings, recipe_settings, run_stage
+from pipelines.common import DATA, MODELS, REPORTS, Settings, recipe_directory, recipe_settings, run_stage
 from pipelines.steps import set_name, solutions
 
 _SHOWN_QUERIES = 3
@@ -46,7 +46,7 @@ def choose_best(problem: str) -> int:
     readouts = int(own.loc[own["validation_parameter_mse"].idxmin(), "readouts"])
     best = MODELS / problem / "best"
     shutil.rmtree(best, ignore_errors=True)
-    Basis.load(MODELS / problem / f"readouts-{readouts}").save(best)
+    Basis.load(recipe_directory(problem, readouts, "ipbasis")).save(best)
     return readouts
 
 
@@ -65,8 +65,7 @@ def solution_figure(settings: Settings, readouts: int) -> Figure:
     for recipe in reversed(settings["recipes"]):
         composed = recipe_settings(recipe)
         source = composed["recipe"]["source"]
-        directory = MODELS / problem.name / f"readouts-{readouts}"
-        basis = Basis.load(directory if source == "ipbasis" else directory / source)
+        basis = Basis.load(recipe_directory(problem.name, readouts, source))
         solver = SOLVERS[composed["online"]["solver"]](**composed["online"])
         fits[source] = estimate(basis, observations, solver).solution(times)[..., 0]
     return plot_solutions(times, observations, exact[..., 0], fits)
@@ -85,7 +84,23 @@ def markdown(table: pd.DataFrame) -> str:
     return table.map(_number).to_markdown(index=False, disable_numparse=True)
 
 
-def report(settings: Settings, offline: pd.DataFrame, online: pd.DataFrame, times: pd.DataFrame, best: int) -> str:
+def crossed_table(problem: str, scored: list[str]) -> pd.DataFrame:
+    """Each basis with each solver on the same queries: which part of the difference is the basis, which the solver."""
+    table = pd.concat(read_all(f"estimates/{problem}/readouts-*/crossed.csv"), ignore_index=True)
+    errors = [f"{p}_mae" for p in scored]
+    return table[["basis", "solver", "readouts", "queries", *errors, "seconds_per_query"]].sort_values(
+        ["basis", "solver", "readouts"], ignore_index=True
+    )
+
+
+def report(
+    settings: Settings,
+    offline: pd.DataFrame,
+    online: pd.DataFrame,
+    times: pd.DataFrame,
+    crossed: pd.DataFrame,
+    best: int,
+) -> str:
     """The report in Markdown."""
     problem, profile = Problem(**settings["problem"]), settings["profile"]
     keys = list(settings["observations"]["sets"][0]["label"])
@@ -106,6 +121,8 @@ def report(settings: Settings, offline: pd.DataFrame, online: pd.DataFrame, time
         "(ipbasis), Adam and L-BFGS steps (pinn), or integrations of the equation (least_squares). `loss` in the "
         "CSV is the published loss for paper_recipe and the mean squared misfit to the data otherwise.",
         f"## Seconds per query\n\n{markdown(times)}",
+        "## Basis and solver apart\n\nEach basis with each solver, on the first queries of the first set: "
+        f"`gauss_newton` is the solver of ipbasis, `adam` the published one.\n\n{markdown(crossed)}",
         f"## Offline: training the basis\n\n{markdown(offline)}",
         "For ipbasis, `validation_loss` is the mean squared residual relative to the size of the solution on unseen "
         "tasks, for the others the published sum of residual, initial-value and data losses. The step with the "
@@ -137,12 +154,13 @@ def work(settings: Settings, tracker: Tracker) -> None:
         ["readouts", *keys],
     )
     times = method_times(online)
+    crossed = crossed_table(problem, settings["observations"]["scored"])
     best = choose_best(problem)
-    for name, table in (("offline", offline), ("online", online), ("times", times)):
+    for name, table in (("offline", offline), ("online", online), ("times", times), ("solvers", crossed)):
         with replacing_file(tables / f"{problem}_{name}.csv") as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
     with replacing_file(REPORTS / f"{problem}.md") as temporary:
-        temporary.write_text(report(settings, offline, online, times, best))
+        temporary.write_text(report(settings, offline, online, times, crossed, best))
 
     histories = {}
     for path in sorted((DATA / "training" / problem).glob("readouts-*/*_history.csv")):

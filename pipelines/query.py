@@ -7,33 +7,47 @@ from omegaconf import DictConfig
 from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, MODELS, Settings, recipe_settings, run_stage
+from pipelines.common import DATA, Settings, recipe_directory, recipe_settings, run_stage
 from pipelines.steps import query, set_name
+
+
+def read_set(problem: str, label: Settings, queries: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Observations and truth of a set of queries, or of its first queries."""
+    observations, truth = (
+        pd.read_parquet(DATA / "observations" / problem / f"{set_name(label)}_{part}.parquet")
+        for part in ("observations", "truth")
+    )
+    if queries is not None:
+        truth = truth.head(queries)
+        observations = observations[observations["query"].isin(truth["query"])]
+    return observations, truth
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
     problem = settings["problem"]["name"]
     place = f"readouts-{settings['basis']['readouts']}"
     folder = DATA / "estimates" / problem / place
-    rows = []
-    for recipe in settings["recipes"]:
-        composed = recipe_settings(recipe)
-        source = composed["recipe"]["source"]
-        directory = MODELS / problem / place
-        basis = Basis.load(directory if source == "ipbasis" else directory / source)
-        for number, chosen in enumerate(settings["observations"]["sets"]):
-            name = set_name(chosen["label"])
-            observations, truth = (
-                pd.read_parquet(DATA / "observations" / problem / f"{name}_{part}.parquet")
-                for part in ("observations", "truth")
-            )
-            row, estimates = query(composed, basis, observations, truth, chosen["label"])
+    sets = settings["observations"]["sets"]
+    composed = {recipe: recipe_settings(recipe) for recipe in settings["recipes"]}
+    bases = {
+        recipe: Basis.load(recipe_directory(problem, settings["basis"]["readouts"], recipe)) for recipe in composed
+    }
+    rows, crossed = [], []
+    for source, chosen in composed.items():
+        for number, label in enumerate(entry["label"] for entry in sets):
+            row, estimates = query(chosen, bases[source], *read_set(problem, label), label)
             rows.append(row)
-            with replacing_file(folder / f"{source}_{name}.parquet") as temporary:
+            with replacing_file(folder / f"{source}_{set_name(label)}.parquet") as temporary:
                 estimates.table.to_parquet(temporary, index=False)
             tracker.metrics({f"{source}_{key}": value for key, value in row.items() if key != "source"}, step=number)
-    with replacing_file(folder / "online.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        # which part of the difference is the basis, and which the solver: each basis with each solver
+        label = sets[0]["label"]
+        for other, basis in bases.items():
+            row, _ = query(chosen, basis, *read_set(problem, label, settings["profile"]["crossed_queries"]), label)
+            crossed.append({"basis": other, "solver": chosen["online"]["solver"], **row})
+    for name, table in (("online", rows), ("crossed", crossed)):
+        with replacing_file(folder / f"{name}.csv") as temporary:
+            pd.DataFrame(table).to_csv(temporary, index=False)
     tracker.artefact(folder, "estimates")
 
 

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, MODELS, ROOT, Settings, recipe_settings, run_stage
+from pipelines.common import DATA, ROOT, Settings, recipe_directory, recipe_settings, run_stage
 from pipelines.steps import offline_row, train_basis
 
 
@@ -19,8 +19,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
         source = composed["recipe"]["source"]
         checkpoint = ROOT / "checkpoints" / f"{problem}_{place}_{source}.pt"
         basis, trained = train_basis(composed, checkpoint, tracker)
-        directory = MODELS / problem / place
-        directory = directory if source == "ipbasis" else directory / source
+        directory = recipe_directory(problem, settings["basis"]["readouts"], source)
         basis.save(directory)
         rows.append(offline_row(composed, basis, trained))
         with replacing_file(DATA / "training" / problem / place / f"{source}_history.csv") as temporary:
