@@ -139,7 +139,7 @@ def query(
     settings: Settings, basis: Basis, observations: pd.DataFrame, truth: pd.DataFrame, label: Settings
 ) -> tuple[dict, Estimates]:
     """Estimate one set of queries; the row of the online table and the estimates."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(settings["threads"])
     online = settings["online"]
     solver = SOLVERS[online["solver"]](**online)
     checked = check_observations(observations, basis.problem)

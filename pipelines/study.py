@@ -37,6 +37,8 @@ def trained_once(settings: Settings, tracker: Tracker) -> Basis:
 
 def work(settings: Settings, tracker: Tracker) -> None:
     chosen = settings["study"]
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        settings = {**settings, "threads": 1}  # the workers share the cores
     basis = trained_once(settings, tracker)
     observations, truth = simulate(settings, chosen["set"], chosen["queries"])
     label = settings["observations"]["sets"][chosen["set"]]["label"]
