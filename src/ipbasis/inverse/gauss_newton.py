@@ -144,9 +144,28 @@ def _jacobian(online: Online, point: _Point, weights: _Weights) -> tuple[Tensor,
     return following - correction, projected - point.matrix @ correction
 
 
-def _curvature(online: Online, jacobian: Tensor) -> Tensor:
-    """(B, P, P) Gauss-Newton matrix, with ones on the diagonal for known parameters."""
-    return jacobian.mT @ jacobian + torch.diag_embed(1 - online.free)
+def _least_squares(jacobian: Tensor, free: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Triangular form of damped least-squares problems in the parameters, columns scaled to length 1.
+
+    By QR of the Jacobian: where parameters trade off against each other its normal matrix has a condition
+    number beyond 1e15.
+
+    Args:
+        jacobian: (B, R, P).
+        free: (B, P), see `Online`.
+        damping: (B,) of Levenberg and Marquardt.
+
+    Returns:
+        solver (B, P, R) that takes a right-hand side to the solution, and the inverse (B, P, P) of the
+        undamped triangular factor if the damping is zero; rows of known parameters are zero.
+    """
+    size = jacobian.norm(dim=1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    diagonal = torch.diag_embed(damping.sqrt()[:, None] + (1 - free))
+    orthogonal, upper = torch.linalg.qr(torch.cat([jacobian / size[:, None], diagonal], dim=1))
+    identity = torch.eye(upper.shape[-1], dtype=upper.dtype).expand_as(upper)
+    inverse = torch.linalg.solve_triangular(upper, identity, upper=True) * (free / size)[..., None]
+    return inverse @ orthogonal[:, : jacobian.shape[1]].mT, inverse
 
 
 def _starts(online: Online, weights: _Weights) -> list[Tensor]:
@@ -186,20 +205,17 @@ def _minimise(
     for _ in range(settings.iterations):
         _, jacobian = _jacobian(part, point, part_weights)
         scaled = jacobian * width
-        curvature = _curvature(part, scaled)
-        gradient = (scaled.mT @ point.residual[..., None]).squeeze(2)
-        diagonal = curvature.diagonal(dim1=1, dim2=2)
-        floor = 1e-12 * diagonal.amax(1, keepdim=True)
-        damped = curvature + torch.diag_embed(damping[active][:, None] * diagonal + floor)
-        step = -torch.linalg.solve_ex(damped, gradient).result.nan_to_num(0.0, 0.0, 0.0)
+        solver, _ = _least_squares(scaled, part.free, damping[active])
+        step = -(solver @ point.residual[..., None]).squeeze(2).nan_to_num(0.0, 0.0, 0.0)
         # no more than one width of the range at a time
         step = step / step.abs().amax(1, keepdim=True).clamp_min(1.0)
-        predicted = -(2 * gradient * step + step * (curvature @ step[..., None]).squeeze(2)).sum(1)
+        change = (scaled @ step[..., None]).squeeze(2)
+        predicted = -(change * (2 * point.residual + change)).sum(1)
         trial = _eliminate(part, point.parameters + step * width, part_weights)
         gain = point.objective - trial.objective
         better = gain > 0
         parameters[active[better]] = trial.parameters[better]
-        damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-12, 1e12)
+        damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-20, 1e12)
         steps[active] += 1
         small = settings.tolerance + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)
@@ -286,9 +302,8 @@ def gauss_newton(
     point = _eliminate(online, parameters, weights)
     following, jacobian = _jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
-    inverse = torch.linalg.inv_ex(_curvature(online, jacobian * width)).inverse
-    inverse = inverse * online.free[:, None] * online.free[..., None]
-    covariance = inverse * width * width[:, None]
+    _, inverse = _least_squares(jacobian * width, online.free, torch.zeros_like(std))
+    covariance = inverse @ inverse.mT * width * width[:, None]
     identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
