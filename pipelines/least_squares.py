@@ -15,8 +15,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
     chosen = LeastSquaresSettings(**settings["baselines"]["least_squares"]["settings"])
 
     def fit(points, values):
-        done = fit_least_squares(problem, points[:, 0], values, chosen)
-        return done.parameters, done.loss, done.seconds, done.evaluations
+        return fit_least_squares(problem, points[:, 0], values, chosen)
 
     fit_one_by_one("least_squares", settings, tracker, list(range(len(settings["observations"]["sets"]))), fit)
 

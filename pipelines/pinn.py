@@ -21,8 +21,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
     chosen = PinnSettings(**baseline["settings"])
 
     def fit(points, values):
-        done = fit_pinn(problem, trunk, points, values, chosen)
-        return done.parameters, done.loss, done.seconds, chosen.steps + chosen.lbfgs_steps
+        return fit_pinn(problem, trunk, points, values, chosen)
 
     fit_one_by_one("pinn", settings, tracker, [0], fit)
 

@@ -8,19 +8,7 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.common import DATA, Settings, recipe_directory, recipe_settings, run_stage
-from pipelines.steps import query, set_name
-
-
-def read_set(problem: str, label: Settings, queries: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Observations and truth of a set of queries, or of its first queries."""
-    observations, truth = (
-        pd.read_parquet(DATA / "observations" / problem / f"{set_name(label)}_{part}.parquet")
-        for part in ("observations", "truth")
-    )
-    if queries is not None:
-        truth = truth.head(queries)
-        observations = observations[observations["query"].isin(truth["query"])]
-    return observations, truth
+from pipelines.steps import query, read_set, set_name
 
 
 def work(settings: Settings, tracker: Tracker) -> None:

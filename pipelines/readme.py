@@ -9,17 +9,10 @@ import pandas as pd
 from click.testing import CliRunner
 
 from ipbasis.cli import main as command_line
+from ipbasis.evaluation.tables import SOURCES
 from ipbasis.files import replacing_file
 from pipelines.common import REPORTS, ROOT
 from pipelines.compare import markdown
-
-_NAMES = {
-    "published": "published",
-    "paper_recipe": "published recipe, run here",
-    "ipbasis": "**ipbasis**",
-    "pinn": "plain PINN",
-    "least_squares": "least squares around an ODE solver",
-}
 
 
 def main_table() -> str:
@@ -35,12 +28,15 @@ def main_table() -> str:
             for parameter in ("a1", "a2")
         }
         seconds = rows["seconds_per_query"].mean()
-        lines.append({"method": _NAMES[source], "readouts": readouts, **errors, "seconds per query": seconds})
+        name = f"**{SOURCES[source]}**" if source == "ipbasis" else SOURCES[source]
+        queries = int(rows["queries"].iloc[0])
+        line = {"method": name, "readouts": readouts, "queries": queries, **errors, "seconds per query": seconds}
+        lines.append(line)
     return markdown(pd.DataFrame(lines))
 
 
-def example() -> str:
-    """What the README's example prints; its first picture goes to the figures."""
+def example(picture: Path | None = None) -> str:
+    """What the README's example prints; its first picture is copied to `picture`."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         basis, observations = ROOT / "models/damped_oscillator/best", ROOT / "data/examples/damped_oscillator.csv"
@@ -48,9 +44,10 @@ def example() -> str:
         done = CliRunner().invoke(command_line, ["fit", *map(str, [basis, observations, *arguments])])
         if done.exit_code:
             raise RuntimeError(done.output)
-        first = sorted((place / "figures").iterdir())[0]
-        with replacing_file(REPORTS / "figures" / "example_query.png") as temporary:
-            temporary.write_bytes(first.read_bytes())
+        if picture is not None:
+            first = sorted((place / "figures").iterdir())[0]
+            with replacing_file(picture) as temporary:
+                temporary.write_bytes(first.read_bytes())
     lines = done.output.splitlines()
     return "\n".join(f"    {line}".rstrip() for line in lines if not line.startswith("written to"))
 
@@ -64,14 +61,10 @@ def replaced(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: f"{begin}\n{content}\n{end}", text, flags=re.DOTALL)
 
 
-def filled(text: str) -> str:
-    """README text with the blocks between the markers brought up to date."""
-    return replaced(replaced(text, "main table", main_table()), "example", "\n" + example() + "\n")
-
-
 def main() -> int:
     readme = ROOT / "README.md"
-    text = filled(readme.read_text())
+    text = replaced(readme.read_text(), "main table", main_table())
+    text = replaced(text, "example", f"\n{example(REPORTS / 'figures' / 'example_query.png')}\n")
     with replacing_file(readme) as temporary:
         temporary.write_text(text)
     return 0

@@ -12,7 +12,7 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.basis.compression import CompressionSettings
 from ipbasis.basis.forward import ForwardSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
-from ipbasis.basis.quadrature import gauss_legendre
+from ipbasis.basis.quadrature import equispaced, gauss_legendre
 from ipbasis.basis.training import Training, TrainingSettings, train
 from ipbasis.evaluation.metrics import coverage, parameter_errors
 from ipbasis.inverse.estimate import SOLVERS, Estimates, estimate
@@ -21,12 +21,26 @@ from ipbasis.observations import ObservationSettings, check_observations, long_t
 from ipbasis.problem import Problem, Tasks
 from ipbasis.reference.ode import integrate
 from ipbasis.tracking import Tracker
-from pipelines.common import Settings
+from pipelines.common import DATA, Settings
+
+_SECONDS_BETWEEN_LOGS = 5
 
 
 def set_name(label: Settings) -> str:
     """File name of a set of queries, from what the tables note of it."""
     return "_".join(f"{key}-{value:g}" for key, value in label.items())
+
+
+def read_set(problem: str, label: Settings, queries: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Observations and truth of a set of queries, or of its first queries."""
+    observations, truth = (
+        pd.read_parquet(DATA / "observations" / problem / f"{set_name(label)}_{part}.parquet")
+        for part in ("observations", "truth")
+    )
+    if queries is not None:
+        truth = truth.head(queries)
+        observations = observations[observations["query"].isin(truth["query"])]
+    return observations, truth
 
 
 def observation_settings(settings: Settings) -> ObservationSettings:
@@ -73,14 +87,7 @@ def train_basis(settings: Settings, checkpoint: Path | None, tracker: Tracker) -
     validation = ValidationSettings(**offline["validation"])
 
     tasks = problem.sample_tasks(validation.queries, np.random.default_rng(validation.seed))
-    seen = ObservationSettings(
-        number=validation.observations,
-        layout="equispaced",
-        noise=0,
-        noise_unit="percent",
-        noise_kind="gaussian",
-        seed=0,
-    ).points(problem, 1)
+    seen = equispaced(problem.domain, validation.observations, torch.float64).numpy()[None]
     values = solutions(problem, tasks, seen)
     quadrature = gauss_legendre(problem.domain, size["quadrature_points"])
     truth = solutions(problem, tasks, quadrature.points.numpy()[None])
@@ -102,13 +109,29 @@ def train_basis(settings: Settings, checkpoint: Path | None, tracker: Tracker) -
         )
     else:
         validator = GaussNewtonValidator(problem, build, tasks, seen[0], values)
-    trained = train(problem, trunk_settings, training, forward, validator, checkpoint)
-    source = settings["recipe"]["source"]
-    tracker.history(trained.history, prefix=f"{source}_")
+    waiting: list[dict[str, float]] = []
+    sent = time.perf_counter()
+
+    def log(row: dict[str, float], now: bool = False) -> None:
+        """Send metrics every few seconds: one by one they would cost more than the training."""
+        nonlocal sent
+        waiting.append(row)
+        if now or time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
+            tracker.history(waiting, prefix=f"{settings['recipe']['source']}_")
+            waiting.clear()
+            sent = time.perf_counter()
+
+    trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log)
+    log(trained.history[-1], now=True)
     basis = build(
         trained.trunk,
         settings={"basis": size, "offline": offline, "recipe": settings["recipe"], "profile": settings["profile"]},
-        figures={**trained.best, "seconds": trained.seconds},
+        figures={
+            "step": trained.best["step"],
+            "loss": trained.best["loss"],
+            "validation_parameter_mse": trained.best["validation_parameter_mse"],
+            "seconds": trained.seconds,
+        },
     )
     return basis, trained
 
@@ -167,10 +190,10 @@ def query(
         **parameter_errors(table, truth, scored),
         "seconds": seconds,
         "seconds_per_query": seconds / len(table),
-        "noise_percent": settings["observations"]["noise"],
+        "noise": settings["observations"]["noise"],
+        "noise_unit": settings["observations"]["noise_unit"],
         "data_mse": misfit,
-        "ok_share": float((table["status"] == "ok").mean()),
     }
-    if not published:
-        row |= coverage(table, truth, scored)
+    if not published:  # the published recipe gives no error bars
+        row |= {"ok_share": float((table["status"] == "ok").mean()), **coverage(table, truth, scored)}
     return row, estimates

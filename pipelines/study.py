@@ -18,38 +18,55 @@ from omegaconf import DictConfig
 from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import ROOT, Settings, run_stage
-from pipelines.steps import query, simulate, train_basis
+from pipelines.common import Settings, run_stage
+from pipelines.steps import offline_row, query, simulate, train_basis
+
+_BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
 
-def trained_once(settings: Settings, tracker: Tracker) -> Basis:
-    """The basis of a cell; cells that differ only in their observations or solver share it."""
+def trained_once(settings: Settings, place: Path, tracker: Tracker) -> tuple[Basis, dict]:
+    """The basis of a cell and its offline row; cells of one sweep that need the same basis share it.
+
+    Args:
+        settings: of the cell.
+        place: directory of the sweep.
+        tracker: receives metrics of the training and the basis.
+    """
     needed = {key: settings[key] for key in ("problem", "basis", "offline", "recipe", "profile", "seed")}
     identity = hashlib.sha256(json.dumps(needed, sort_keys=True).encode()).hexdigest()[:16]
-    directory = ROOT / "checkpoints" / "study" / identity
+    directory = place / "bases" / identity
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{directory}.lock"):
         if not (directory / "basis.json").exists():
-            basis, _ = train_basis(settings, Path(f"{directory}.pt"), tracker)
+            basis, trained = train_basis(settings, Path(f"{directory}.pt"), tracker)
             basis.save(directory)
-    return Basis.load(directory)
+            pd.DataFrame([offline_row(settings, basis, trained)]).to_csv(directory / "offline.csv", index=False)
+    tracker.artefact(directory, "basis")
+    return Basis.load(directory), pd.read_csv(directory / "offline.csv").iloc[0].to_dict()
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
     chosen = settings["study"]
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         settings = {**settings, "threads": 1}  # the workers share the cores
-    basis = trained_once(settings, tracker)
+    basis, offline = trained_once(settings, sweep_directory(), tracker)
     observations, truth = simulate(settings, chosen["set"], chosen["queries"])
     label = settings["observations"]["sets"][chosen["set"]]["label"]
     row, estimates = query(settings, basis, observations, truth, label)
     overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task)
-    row = {**overrides, **{key: value for key, value in row.items() if key not in overrides}}
+    further = {f"offline_{key}": value for key, value in offline.items() if key not in row or key in _BOTH}
+    row = {**overrides, **{key: value for key, value in row.items() if key not in overrides}, **further}
     output = Path(HydraConfig.get().runtime.output_dir)
     estimates.table.to_csv(output / "estimates.csv", index=False)
     pd.DataFrame([row]).to_csv(output / "row.csv", index=False)
     tracker.metrics({key: value for key, value in row.items() if isinstance(value, int | float)})
     tracker.artefact(output / "estimates.csv")
+
+
+def sweep_directory() -> Path:
+    """Directory of the sweep, or of the job if it stands alone."""
+    job = HydraConfig.get()
+    return Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir)
 
 
 class CollectTable(Callback):
@@ -74,10 +91,8 @@ class CollectTable(Callback):
 
 @hydra.main(version_base=None, config_path="../conf", config_name="config")
 def main(config: DictConfig) -> None:
-    job = HydraConfig.get()
-    multirun = job.mode == RunMode.MULTIRUN
-    sweep = job.sweep.dir if multirun else job.runtime.output_dir
-    run_stage("study", config, work, group=sweep, group_name=f"study {Path(sweep).name}")
+    sweep = sweep_directory()
+    run_stage("study", config, work, group=str(sweep), group_name=f"study {sweep.name}")
 
 
 if __name__ == "__main__":

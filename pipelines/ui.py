@@ -3,17 +3,19 @@
 import os
 import sys
 
+from ipbasis.tracking import tracking_uri
 from pipelines.common import ROOT
 
 
 def main() -> None:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    uri = tracking_uri(ROOT)
+    if uri.startswith(("http:", "https:")):
+        print(f"MLFLOW_TRACKING_URI names a server, which has a UI of its own: {uri}")
+        return
     os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
-    artefacts = (ROOT / "mlartifacts").as_uri()
     port = os.environ.get("PORT", "5000")
     print(f"MLflow UI: http://127.0.0.1:{port}  (stop with Ctrl-C)", flush=True)
-    command = ["mlflow", "server", "--backend-store-uri", uri, "--default-artifact-root", artefacts]
-    command += ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    command = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", port, "--workers", "1"]
     os.execvp(command[0], command)
 
 

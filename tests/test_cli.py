@@ -93,6 +93,22 @@ def test_output_that_cannot_be_written(place, output, reason):
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--output", "new/dir/e.csv", "--solver", "newton"],
+        ["--output", "new/dir/e.csv", "--noise-std", "-1"],
+        ["--output", "e.csv", "--figures", "o.csv/figures"],
+    ],
+)
+def test_nothing_is_left_behind_after_bad_options(place, monkeypatch, arguments):
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    done = run("fit", "basis", "o.csv", *arguments)
+    assert done.exit_code == 2, done.output
+    assert sorted(place.rglob("*")) == before
+
+
 def test_earlier_estimates_survive_bad_input(place):
     (place / "e.csv").write_text("earlier")
     rewrite(place / "o.csv", u="high")

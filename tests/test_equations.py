@@ -34,6 +34,8 @@ U = {"u": sympy.Symbol("u", real=True)}
         ("True*u", 1, "not a real number"),
         ("2**99*u", 4, "exponent larger"),
         ("9**9**9", 4, "exponent larger"),
+        ("(9**20)**20", 2, "beyond 1e15"),
+        ("  u + b", 7, "unknown symbol 'b'"),
         ("u/0", 3, "division by zero"),
         ("sqrt(-1)*u", 1, "not a finite real number"),
         ("log(0)*u", 1, "not a finite real number"),
@@ -51,6 +53,13 @@ def test_refuses_with_position(text, position, reason):
 def test_refuses_syntax_errors(text):
     with pytest.raises(InputError, match="position"):
         parse_expression(text, U)
+
+
+@pytest.mark.parametrize("text", ["-" * 1500 + "u", "u**(1e999 - 1e999)", "(" * 300 + "u" + ")" * 300])
+def test_odd_texts_end_in_one_line(text):
+    with pytest.raises(InputError, match="position") as caught:
+        parse_expression(text, U)
+    assert "\n" not in str(caught.value)
 
 
 def test_refuses_overlong_text():
@@ -106,12 +115,22 @@ def test_affine_split_reassembles_the_residual(quantum_oscillator):
 
 def test_no_affine_split_where_there_is_none():
     tangled = Problem(
-        name="wave", coordinates={"x": [0, 1]}, fields=["u"], parameters={"k": [0, 1]}, equations=["u_xx + sin(k*x)*u"]
+        name="wave",
+        coordinates={"x": [0, 1]},
+        fields=["u"],
+        parameters={"k": [0, 1]},
+        equations=["u_xx + sin(k*x)*u"],
+        initial={"u": [0, 1]},
     )
     assert tangled.system.is_linear
     assert tangled.system.affine is None
     nonlinear = Problem(
-        name="decay", coordinates={"t": [0, 1]}, fields=["u"], parameters={"k": [0, 1]}, equations=["u_t + k*u**2"]
+        name="decay",
+        coordinates={"t": [0, 1]},
+        fields=["u"],
+        parameters={"k": [0, 1]},
+        equations=["u_t + k*u**2"],
+        initial={"u": [0, 1]},
     )
     assert not nonlinear.system.is_linear
     assert nonlinear.system.affine is None

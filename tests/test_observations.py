@@ -47,6 +47,8 @@ def test_csv_and_parquet_agree(tmp_path, oscillator):
         ("query,t,u\n,0.1,1\n", "row 2, column 'query': empty"),
         ("query,t,u,u_std\na,0.1,1,0\n", "row 2, column 'u_std'.*above zero"),
         ("query,t,u,u_std\na,0.1,1,\n", "row 2, column 'u_std'.*above zero"),
+        ("query,t,u\na,0.1,1\n\n\na,0.2,high\n", r"row 5, column 'u' \(query a\): 'high'"),
+        ("query,t,u\na,0.1,1,\na,low,1,\n", r"row 3, column 't' \(query a\): 'low'"),
         ("query,t,u,a1\na,0.1,1,0.5\na,0.2,1,0.6\n", "column 'a1': query a has several values"),
     ],
 )

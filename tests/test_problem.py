@@ -89,6 +89,10 @@ def declare(**changes):
         ({"equations": []}, "at least one is needed"),
         ({"fields": ["a"]}, "used twice"),
         ({"fields": ["sin"]}, "cannot be a name"),
+        ({"fields": ["c_a"]}, "no underscore"),
+        ({"parameters": {"a": [0, 1], "b": [0, 1]}}, "'b' occurs in no equation"),
+        ({"parameters": {"status": [0, 1]}, "equations": ["u_t + status*u"]}, "column of that name"),
+        ({"initial": {}}, "no initial and no boundary conditions"),
         ({"parameters": {"u_t": [0, 1]}}, "reads as a derivative"),
         ({"initial": {"v": [0, 1]}}, "not a field"),
         ({"initial": {"u": "a"}}, "not a coordinate"),
@@ -122,7 +126,8 @@ def test_tasks_lie_in_their_ranges(oscillator):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("name: [", "not YAML"), ("- 1", "mapping"), ("name: x", "Field required")]
+    ("text", "reason"),
+    [("name: [", "not YAML"), ("- 1", "mapping"), ("1: x", "mapping"), ("name: x", "Field required")],
 )
 def test_faulty_files_name_the_file(tmp_path, text, reason):
     path = tmp_path / "p.yaml"

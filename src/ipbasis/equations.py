@@ -54,7 +54,7 @@ def parse_expression(text: str, names: Mapping[str, sympy.Expr]) -> sympy.Expr:
     """
 
     def refuse(node: ast.AST, what: str) -> InputError:
-        column = getattr(node, "col_offset", 0) + 1
+        column = getattr(node, "col_offset", 0) + 1 + len(text) - len(text.lstrip())
         return InputError(f"equation {text!r}, position {column}: {what}")
 
     def convert(node: ast.AST) -> sympy.Expr:
@@ -78,8 +78,10 @@ def parse_expression(text: str, names: Mapping[str, sympy.Expr]) -> sympy.Expr:
                 return convert(operand)
             case ast.BinOp(left=left, op=ast.Pow(), right=right):
                 base, exponent = convert(left), convert(right)
-                if exponent.is_number and abs(exponent) > _LARGEST_EXPONENT:
+                if exponent.is_number and not abs(exponent) <= _LARGEST_EXPONENT:
                     raise refuse(right, f"exponent larger than {_LARGEST_EXPONENT}")
+                if base.is_number and not 1e-15 <= abs(base) <= 1e15 and base != 0:
+                    raise refuse(left, "power of a number beyond 1e15")
                 return base**exponent
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
                 divisor = convert(right)
@@ -98,11 +100,15 @@ def parse_expression(text: str, names: Mapping[str, sympy.Expr]) -> sympy.Expr:
         raise InputError(f"equation {text!r} is not a text")
     if len(text) > _LONGEST_TEXT:
         raise InputError(f"equation of {len(text)} characters is longer than {_LONGEST_TEXT}")
+    indent = len(text) - len(text.lstrip())
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        expression = convert(ast.parse(text.strip(), mode="eval").body)
     except SyntaxError as error:
-        raise InputError(f"equation {text!r}, position {error.offset}: {error.msg}") from None
-    expression = convert(tree.body)
+        raise InputError(f"equation {text!r}, position {(error.offset or 1) + indent}: {error.msg}") from None
+    except (RecursionError, MemoryError, TypeError, OverflowError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"equation {text[:60]!r}..., position 1: too deeply nested, or no real number") from None
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, sympy.I):
         raise InputError(f"equation {text!r}, position 1: its value is not a finite real number")
     return expression

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ipbasis.errors import InputError
@@ -18,6 +18,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
+        created = [parent for parent in path.parents if not parent.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(21, "is a directory")
@@ -30,5 +31,9 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        for parent in created:
+            with suppress(OSError):  # not empty: somebody else's by now
+                parent.rmdir()
+        raise

@@ -102,7 +102,9 @@ def read_observations(path: str | Path, problem: Problem) -> Observations:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, skip_blank_lines=False)
+            table.index += 2  # lines of the file: 1 is the header
+            table = table[(table != "").any(axis=1)]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
@@ -128,7 +130,7 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
     Args:
         table: long form, see `Observations`; numbers may be given as text.
         problem: what the columns mean.
-        source: where the table comes from, for messages. Rows are counted as in a CSV file: 1 is the header.
+        source: where the table comes from, for messages; rows are named by the table's index.
 
     Raises:
         InputError: names source, row and column of the first fault.
@@ -152,12 +154,12 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
     def fault(rows: np.ndarray, column: str, what: str) -> InputError:
         row = int(np.argmax(rows))
         query = table["query"].iloc[row]
-        return InputError(f"{source}: row {row + 2}, column {column!r} (query {query}): {what}")
+        return InputError(f"{source}: row {table.index[row]}, column {column!r} (query {query}): {what}")
 
     checked = pd.DataFrame({"query": table["query"].to_numpy()})
     missing = checked["query"].isna().to_numpy() | (checked["query"].astype(str) == "").to_numpy()
     if missing.any():
-        raise InputError(f"{source}: row {int(np.argmax(missing)) + 2}, column 'query': empty")
+        raise InputError(f"{source}: row {table.index[int(np.argmax(missing))]}, column 'query': empty")
     spoiled = 0
     for column in used[1:]:
         numbers, empty, text = _numbers(table[column])
@@ -175,6 +177,8 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
             if (outside := (numbers < low - slack) | (numbers > high + slack)).any():
                 value = numbers[int(np.argmax(outside))]
                 raise fault(outside, column, f"{value:g} is outside the basis domain [{low:g}, {high:g}]")
+        elif (infinite := np.isinf(numbers)).any():
+            raise fault(infinite, column, "must be a finite number")
         checked[column] = numbers
     if spoiled:
         warnings.warn(f"{source}: {spoiled} values are NaN or infinite and count as not observed", InputWarning, 2)

@@ -23,6 +23,9 @@ def _increasing(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+# columns of the tables of observations and estimates
+_RESERVED = ("query", "noise_std", "objective", "iterations", "status", "message")
+
 Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
 
 
@@ -108,9 +111,9 @@ class Problem(Declared):
             values = yaml.safe_load(Path(path).read_text())
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
             raise InputError(f"{path}: a problem is a mapping with the keys {', '.join(cls.model_fields)}")
         try:
             return cls(**values)
@@ -123,6 +126,10 @@ class Problem(Declared):
         for name in names:
             if not re.fullmatch(r"[A-Za-z]\w*", name) or name in FUNCTIONS or name in CONSTANTS:
                 raise ValueError(f"{name!r} cannot be a name: use letters and digits, and no function or constant")
+            if "_" in name and name in self.fields:
+                raise ValueError(f"field {name!r}: no underscore in the name of a field, it marks derivatives")
+            if name in _RESERVED:
+                raise ValueError(f"{name!r} cannot be a name: tables have a column of that name")
             if names.count(name) > 1:
                 raise ValueError(f"name {name!r} is used twice")
         for name in [*self.parameters, *self.unknown_terms]:
@@ -131,6 +138,8 @@ class Problem(Declared):
         for kind in ("coordinates", "fields", "parameters", "equations"):
             if not getattr(self, kind):
                 raise ValueError(f"{kind}: at least one is needed")
+        if not self.initial and not self.boundary:
+            raise ValueError("no initial and no boundary conditions: no solution is determined")
         for name, term in self.unknown_terms.items():
             if wrong := [f for f in term.of if f not in self.fields]:
                 raise ValueError(f"unknown_terms.{name}: {wrong[0]!r} is not a field; fields are {self.fields}")
@@ -148,6 +157,10 @@ class Problem(Declared):
             _ = self.system, self.truth, self.fixed_initial, self.boundary_systems
         except InputError as error:
             raise ValueError(str(error)) from None
+        used = {s for residual in (self.truth or self.system).residuals for s in residual.free_symbols}
+        for name in self.parameters:
+            if self.notation.others[name] not in used:
+                raise ValueError(f"parameter {name!r} occurs in no equation")
         return self
 
     @cached_property

@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,8 +63,9 @@ class MlflowTracker:
     def history(self, rows: Sequence[Mapping[str, float]], prefix: str = "") -> None:
         from mlflow.entities import Metric
 
+        now = time.time_ns() // 1_000_000
         items = [
-            Metric(prefix + key, float(value), 0, int(row["step"]))
+            Metric(prefix + key, float(value), now, int(row["step"]))
             for row in rows
             for key, value in row.items()
             if key != "step" and value is not None and math.isfinite(value)
@@ -78,12 +80,17 @@ class MlflowTracker:
             self._client.log_artifact(self.run_id, str(path), folder or None)
 
 
+def tracking_uri(root: Path) -> str:
+    """Where runs are logged: ``MLFLOW_TRACKING_URI``, by default an SQLite file below `root`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
 @contextmanager
 def tracked_run(name: str, group: str, group_name: str, tags: Mapping[str, str], root: Path) -> Iterator[MlflowTracker]:
     """A run in MLflow, child of the run that stands for the whole group.
 
-    Logs to ``MLFLOW_TRACKING_URI``, by default to an SQLite file below `root`. Several processes may start
-    at once on a database that does not exist yet: a file lock lets one create it.
+    Several processes may start at once on a database that does not exist yet: a file lock lets one create
+    it. The parent is finished when none of its children failed.
 
     Args:
         name: of the run.
@@ -97,12 +104,13 @@ def tracked_run(name: str, group: str, group_name: str, tags: Mapping[str, str],
     from filelock import FileLock
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-    local = uri.startswith("sqlite:")
+    uri = tracking_uri(root)
     with FileLock(root / "mlflow.db.lock"):
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(_EXPERIMENT)
-        location = (root / "mlartifacts").as_uri() if local else None
+        # artefacts lie beside an SQLite file; a server knows its own place for them
+        location = (Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts").absolute().as_uri()
+        location = location if uri.startswith("sqlite:") else None
         experiment = found.experiment_id if found else client.create_experiment(_EXPERIMENT, location)
         parents = client.search_runs([experiment], f"tags.group = '{group}' and tags.role = 'parent'", max_results=1)
         shared = {"group": group, "host": platform.node(), **tags}
@@ -120,4 +128,5 @@ def tracked_run(name: str, group: str, group_name: str, tags: Mapping[str, str],
         client.set_terminated(parent, "FAILED")
         raise
     client.set_terminated(run, "FINISHED")
-    client.set_terminated(parent, "FINISHED")
+    if client.get_run(parent).info.status != "FAILED":
+        client.set_terminated(parent, "FINISHED")

@@ -12,7 +12,7 @@ from ipbasis.basis.compression import CompressionSettings, compress
 from ipbasis.basis.forward import ForwardProblem
 from ipbasis.basis.network import Trunk
 from ipbasis.basis.operators import Operators, conditions, residual_factor, theta
-from ipbasis.basis.quadrature import equispaced, gauss_legendre, stratified
+from ipbasis.basis.quadrature import gauss_legendre, stratified
 from ipbasis.errors import InputError
 from ipbasis.reference.ode import integrate
 
@@ -33,7 +33,6 @@ def test_nothing_beats_the_least_squares_readouts(basis, oscillator):
     """The loss at the solution is a minimum: every disturbance of the readouts raises it."""
     tasks = oscillator.sample_tasks(5, np.random.default_rng(12))
     solver = ForwardProblem(oscillator, FORWARD, torch.float64)
-    points = equispaced(oscillator.domain, 200, torch.float64)
     quadrature = stratified(oscillator.domain, 200, np.random.default_rng(0), torch.float64)
     evaluated = solver.evaluate(basis.feature_map, quadrature.points)
     readouts = solver.solve(evaluated, quadrature, tasks).readouts
@@ -42,7 +41,6 @@ def test_nothing_beats_the_least_squares_readouts(basis, oscillator):
     for size in (1e-3, 1e-1):
         disturbed = readouts + size * torch.randn(readouts.shape, generator=generator, dtype=torch.float64)
         assert solver.loss(evaluated, quadrature.points, tasks, disturbed)["loss"] > best
-    assert len(points) == 200
 
 
 @settings(max_examples=5, deadline=None)
@@ -57,8 +55,8 @@ def test_compressed_functions_are_orthonormal(oscillator, seed, tolerance):
         )
         values = trunk(quadrature.points)[()] @ transform
     gram = (values * quadrature.weights[:, None]).T @ values
-    # late functions are small shares of the solutions and carry rounding errors magnified by one over them
-    assert torch.allclose(gram, torch.eye(len(gram), dtype=torch.float64), atol=1e-3)
+    # the functions are combinations with large coefficients: rounding errors of the features are magnified
+    assert torch.allclose(gram, torch.eye(len(gram), dtype=torch.float64), atol=1e-5)
     assert torch.allclose(gram[:6, :6], torch.eye(6, dtype=torch.float64), atol=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, trunk.parameters(), strict=True))
 

@@ -61,6 +61,11 @@ def test_known_parameters_are_held(basis, clean):
     assert found["a2"].to_numpy() == pytest.approx(tasks.parameters[:, 1])
 
 
+def test_given_noise_is_refused(basis, clean):
+    with pytest.raises(InputError, match="no error bars"):
+        estimate(basis, clean[0], AdamSettings(steps=1), noise_std=0.1)
+
+
 def test_points_of_their_own_are_refused(basis, clean):
     table, _ = clean
     with pytest.raises(InputError, match="same points for all queries"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ipbasis.inverse.checks import judge
+from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.intervals import intervals
 
 
@@ -34,12 +34,16 @@ def test_intervals_cover_what_they_say():
         ({}, "ok", ""),
         ({"estimates": np.full((1, 3), np.nan)}, "failed", "no finite estimate"),
         ({"counts": np.array([3])}, "not_identifiable", "3 observations for 5 unknowns"),
-        ({"freedom": np.array([0.5])}, "not_identifiable", "give noise_std"),
+        ({"freedom": np.array([0.4])}, "not_identifiable", "give noise_std"),
         ({"std": np.array([[0.1, 0.5, 0.1]])}, "not_identifiable", "a2"),
         ({"converged": np.array([False])}, "failed", "did not converge"),
         ({"low": np.array([[1.6, 0, 0]])}, "out_of_range", "a1"),
         ({"physics": np.array([1e4])}, "poor_fit", "100 times worse"),
-        ({"misfit": np.array([1e3]), "noise_given": True}, "poor_fit", "times the noise"),
+        ({"misfit": np.array([1e3]), "noise_given": True}, "poor_fit", "more than chance allows"),
+        ({"misfit": np.array([3.0])}, "poor_fit", "does the equation hold"),
+        ({"misfit": np.array([3.0]), "free_freedom": np.array([0.0])}, "ok", ""),
+        ({"misfit": np.array([3.0]), "floor": np.array([0.2])}, "ok", ""),
+        ({"std": np.full((1, 3), np.nan)}, "ok", "no error bars"),
         ({"noise_std": np.array([0.6])}, "poor_fit", "unexplained"),
     ],
 )
@@ -56,10 +60,13 @@ def test_statuses(oscillator, changes, status, reason):
         "counts": np.array([100]),
         "freedom": np.array([95.0]),
         "misfit": np.array([0.95]),
+        "free_misfit": np.array([0.86]),
+        "free_freedom": np.array([86.0]),
+        "floor": np.array([1e-9]),
         "physics": np.array([1.0]),
         "converged": np.array([True]),
         "noise_given": False,
     }
-    statuses, messages = judge(oscillator, **{**base, **changes})
+    statuses, messages = judge(oscillator, Evidence(**{**base, **changes}))
     assert statuses == [status]
     assert reason in messages[0]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipelines.common import ROOT
-from pipelines.readme import filled
+from pipelines.readme import example, main_table, replaced
 from pipelines.smoke import smoke
 
 
@@ -63,7 +63,8 @@ def test_models_reports_and_figures_are_there(pipeline):
 def test_nothing_reruns_when_nothing_changed(pipeline):
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["dvc", "status", "--json"], cwd=pipeline, env=environment, capture_output=True, text=True)
-    assert json.loads(done.stdout or "{}") == {}
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {}
 
 
 def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
@@ -84,14 +85,18 @@ def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
     assert client.list_artifacts(stages["compare"].info.run_id, "figures")
 
 
+def elsewhere(tmp_path):
+    """Environment in which a command of the checkout leaves the checkout as it is."""
+    return {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+
+
 def test_multirun_study_collects_one_table(tmp_path):
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'study.db'}"}
     arguments = ["--multirun", "basis.readouts=5,6", "observations.noise=0,1", "profile=smoke", "study.queries=10"]
     sweep = tmp_path / "sweep"
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.study", *arguments, f"hydra.sweep.dir={sweep}"],
         cwd=ROOT,
-        env=environment,
+        env=elsewhere(tmp_path),
         capture_output=True,
         text=True,
     )
@@ -99,17 +104,25 @@ def test_multirun_study_collects_one_table(tmp_path):
     table = pd.read_csv(sweep / "table.csv")
     cells = set(zip(table["basis.readouts"], table["observations.noise"], strict=True))
     assert cells == {(5, 0), (5, 1), (6, 0), (6, 1)}
+    assert len(list((sweep / "bases").glob("*/basis.json"))) == 2
+    assert table["offline_validation_parameter_mse"].notna().all()
     clean = table[table["observations.noise"] == 0]
     assert clean["a1_mae"].max() < 1e-3
     assert (table[table["observations.noise"] == 1]["a1_mae"] > clean["a1_mae"].max()).all()
 
 
 def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'm.db'}"}
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.train", "profile=smoke", "problem.parameters.a1=[2,1]"],
+        [
+            sys.executable,
+            "-m",
+            "pipelines.train",
+            "profile=smoke",
+            "problem.parameters.a1=[2,1]",
+            f"hydra.run.dir={tmp_path / 'run'}",
+        ],
         cwd=ROOT,
-        env=environment,
+        env=elsewhere(tmp_path),
         capture_output=True,
         text=True,
     )
@@ -119,9 +132,24 @@ def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
 
 def test_readme_shows_the_tables_of_the_reports():
     text = (ROOT / "README.md").read_text()
-    assert filled(text) == text
+    assert replaced(text, "main table", main_table()) == text
 
 
-def test_dvc_lock_is_of_the_standard_profile():
+def test_readme_shows_what_its_example_prints():
+    """Words alike, and figures to 1 %: the last digits may differ between machines."""
+    text = (ROOT / "README.md").read_text()
+    shown = text.split("<!-- example: written by pipelines/readme.py -->")[1].split("<!-- end of example -->")[0]
+    expected, found = shown.split(), example().split()
+    assert len(expected) == len(found)
+    for one, other in zip(expected, found, strict=True):
+        try:
+            assert float(one) == pytest.approx(float(other), rel=1e-2)
+        except ValueError:
+            assert one == other
+
+
+def test_reports_and_lock_are_of_the_profile_in_params():
+    profile = yaml.safe_load((ROOT / "params.yaml").read_text())["profile"]
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())
-    assert any("profile=standard" in stage["cmd"] for stage in lock["stages"].values())
+    assert all(f"profile={profile}" in stage["cmd"] for stage in lock["stages"].values())
+    assert f"profile `{profile}`" in (ROOT / "reports" / "damped_oscillator.md").read_text()

@@ -1,12 +1,12 @@
 """Nonlinear least squares around the ODE integrator: what one would do without a basis."""
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
 from pydantic import PositiveFloat, PositiveInt
 
+from ipbasis.baselines.fit import Fit
 from ipbasis.problem import Declared, Problem, Tasks
 from ipbasis.reference.ode import first_order_system, integrate
 
@@ -25,26 +25,7 @@ class LeastSquaresSettings(Declared):
     seed: int
 
 
-@dataclass(frozen=True)
-class LeastSquaresFit:
-    """Outcome for one query.
-
-    Args:
-        parameters: (P,).
-        loss: mean squared data misfit.
-        seconds: for all starts together.
-        evaluations: integrations of the equation, those for derivatives included.
-    """
-
-    parameters: np.ndarray
-    loss: float
-    seconds: float
-    evaluations: int
-
-
-def fit_least_squares(
-    problem: Problem, times: np.ndarray, values: np.ndarray, settings: LeastSquaresSettings
-) -> LeastSquaresFit:
+def fit_least_squares(problem: Problem, times: np.ndarray, values: np.ndarray, settings: LeastSquaresSettings) -> Fit:
     """Fit parameters and initial values of one query of an ODE problem.
 
     `scipy.optimize.least_squares` with derivatives by differences; the disturbed equations are integrated
@@ -95,6 +76,6 @@ def fit_least_squares(
         if best is None or found.cost < best.cost:
             best = found
     if best is None:
-        return LeastSquaresFit(np.full(count, np.nan), np.nan, time.perf_counter() - started, evaluations)
+        return Fit(np.full(count, np.nan), np.nan, time.perf_counter() - started, evaluations)
     seconds = time.perf_counter() - started
-    return LeastSquaresFit(best.x[:count] * scale[:count], 2 * best.cost / values.size, seconds, evaluations)
+    return Fit(best.x[:count] * scale[:count], 2 * best.cost / values.size, seconds, evaluations)

@@ -1,12 +1,12 @@
 """A plain physics-informed neural network: one network trained anew for every query."""
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ipbasis.baselines.fit import Fit
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.problem import Declared, Problem
@@ -32,30 +32,13 @@ class PinnSettings(Declared):
     seed: int
 
 
-@dataclass(frozen=True)
-class PinnFit:
-    """Outcome for one query.
-
-    Args:
-        parameters: (P,).
-        loss: at the end.
-        seconds: training time.
-        history: loss every 100 Adam steps.
-    """
-
-    parameters: np.ndarray
-    loss: float
-    seconds: float
-    history: list[float]
-
-
 def fit_pinn(
     problem: Problem, trunk_settings: TrunkSettings, points: np.ndarray, values: np.ndarray, settings: PinnSettings
-) -> PinnFit:
+) -> Fit:
     """Train network and parameters on one query.
 
-    Loss: physics_weight × mean squared residual + mean squared data misfit, as the published online
-    recipe has it, but with every weight of the network free.
+    Loss: physics_weight × mean squared residual + mean squared data misfit, the form of the published
+    online recipe, with every weight of the network free.
 
     Args:
         problem: the problem.
@@ -96,9 +79,15 @@ def fit_pinn(
         value.backward()
         optimiser.step()
         if step % 100 == 0:
-            history.append(value.item())
+            history.append({"step": step, "loss": value.item()})
     polish = torch.optim.LBFGS(
-        trained, max_iter=settings.lbfgs_steps, history_size=50, line_search_fn="strong_wolfe", tolerance_change=1e-12
+        trained,
+        max_iter=settings.lbfgs_steps,
+        max_eval=4 * settings.lbfgs_steps,
+        history_size=50,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=0,
+        tolerance_change=1e-14,
     )
 
     def closure() -> torch.Tensor:
@@ -111,4 +100,6 @@ def fit_pinn(
         polish.step(closure)
     with torch.no_grad():
         final = loss().item()
-    return PinnFit(parameters.detach().double().numpy(), final, time.perf_counter() - started, history)
+    steps = settings.steps + int(polish.state[trained[0]].get("n_iter", 0))
+    history.append({"step": steps, "loss": final})
+    return Fit(parameters.detach().double().numpy(), final, time.perf_counter() - started, steps, history)

@@ -23,8 +23,6 @@ from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
 from ipbasis.problem import Declared, Problem
 
-FORMAT_VERSION = 1
-
 
 class Accuracy(Declared):
     """How far a basis carries, measured on forward solutions of unseen tasks in the trained ranges.
@@ -37,11 +35,16 @@ class Accuracy(Declared):
     residual: PositiveFloat
     solution: PositiveFloat | None
 
+    @property
+    def floor(self) -> float:
+        """Smallest relative error that a fit can have; without a reference the residual stands for it."""
+        return self.solution or self.residual
+
 
 class Record(Declared):
     """What ``basis.json`` holds."""
 
-    format_version: Literal[1]
+    format_version: Literal[1] = 1
     problem: Problem
     trunk: TrunkSettings
     functions: PositiveInt
@@ -116,7 +119,10 @@ class Basis:
         directory = Path(directory)
         tensors = {"transform": self.transform.contiguous()}
         tensors |= {f"trunk.{name}": value.detach().contiguous() for name, value in self.trunk.state_dict().items()}
-        (directory / "basis.json").unlink(missing_ok=True)
+        try:
+            (directory / "basis.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{directory}: cannot be written ({error.strerror})") from None
         with replacing_file(directory / "basis.safetensors") as temporary:
             safetensors.torch.save_file(tensors, temporary)
         with replacing_file(directory / "basis.json") as temporary:
@@ -139,8 +145,9 @@ class Basis:
             found = values.get("format_version")
         except (ValueError, AttributeError):
             raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
-        if found != FORMAT_VERSION:
-            raise InputError(f"{directory}: format version {found}; this ipbasis reads version {FORMAT_VERSION}")
+        expected_version = Record.model_fields["format_version"].default
+        if found != expected_version:
+            raise InputError(f"{directory}: format version {found}; this ipbasis reads version {expected_version}")
         try:
             record = Record(**values)
         except InputError as error:

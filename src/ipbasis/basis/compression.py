@@ -57,8 +57,10 @@ def compress(
     kept = int((lost > settings.tolerance).sum())
     transform = energy @ directions[:, :kept]
 
-    _, triangular = torch.linalg.qr(weighted[()] @ transform, mode="r")
-    transform = torch.linalg.solve_triangular(triangular, transform, upper=True, left=False)
-    shares = triangular @ directions[:, :kept].T @ snapshots
+    shares = directions[:, :kept].T @ snapshots
+    for _ in range(2):  # a second time: the first loses digits where functions nearly coincide
+        _, triangular = torch.linalg.qr(weighted[()] @ transform, mode="r")
+        transform = torch.linalg.solve_triangular(triangular, transform, upper=True, left=False)
+        shares = triangular @ shares
     order, _, _ = torch.linalg.svd(shares, full_matrices=False)
     return transform @ order

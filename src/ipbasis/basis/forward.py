@@ -136,6 +136,8 @@ class ForwardProblem:
         weight = self.settings.condition_weight**0.5
         matrix = torch.cat([combined[..., :-1], weight * rows.expand(len(tasks), -1, -1)], dim=1)
         right = torch.cat([-combined[..., -1], weight * targets], dim=1)
+        if matrix.shape[1] < matrix.shape[2]:
+            raise InputError(f"{len(quadrature.points)} collocation points are too few for {energy.shape[1]} features")
         orthogonal, upper = torch.linalg.qr(matrix)
         solution = torch.linalg.solve_triangular(upper, orthogonal.mT @ right[..., None], upper=True)
         misfit = (matrix @ solution).squeeze(-1) - right

@@ -95,15 +95,18 @@ class _TanhNetwork(torch.autograd.Function):
         inputs, preactivations, slopes = [], [carried], []
         out, slope = _tanh(carried, order)
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            inputs.append(out)
-            slopes.append(slope)
+            if any(ctx.needs_input_grad):
+                inputs.append(out)
+                slopes.append(slope)
             carried = (out.flatten(0, 1) @ weight.T).view(len(order), len(points), -1)
             carried[0] += bias
-            preactivations.append(carried)
+            if any(ctx.needs_input_grad):
+                preactivations.append(carried)
             out, slope = _tanh(carried, order)
-        ctx.order, ctx.firsts = order, firsts
-        ctx.inputs, ctx.preactivations, ctx.slopes = inputs, preactivations, [*slopes, slope]
-        ctx.save_for_backward(points, out, *weights[1:])
+        if any(ctx.needs_input_grad):
+            ctx.order, ctx.firsts = order, firsts
+            ctx.inputs, ctx.preactivations, ctx.slopes = inputs, preactivations, [*slopes, slope]
+            ctx.save_for_backward(points, out, *weights[1:])
         return out
 
     @staticmethod

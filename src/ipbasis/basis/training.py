@@ -1,6 +1,7 @@
 """Offline training of the trunk: one loop for both recipes, with validation, early stopping and resume."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,13 @@ from ipbasis.problem import Problem
 
 
 class Validator(Protocol):
-    """Scores a trunk on unseen inverse problems."""
+    """Scores a trunk on unseen inverse problems.
+
+    Args:
+        identity: what it depends on; training resumes only with the same.
+    """
+
+    identity: str
 
     def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> Mapping[str, float] | None:
         """Called at every step; when `due`, returns metrics, of which ``score`` (lower is better) counts.
@@ -63,7 +70,7 @@ def train(
     validator: Validator,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20,
-    log: Callable[[dict[str, float], int], None] = lambda metrics, step: None,
+    log: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Training:
     """Train a trunk so that its features span the solutions of a problem.
 
@@ -76,7 +83,7 @@ def train(
         checkpoint: file to resume from and to save to; removed at the end. It is ignored if it was
             written with other settings.
         checkpoint_seconds: time between two checkpoints.
-        log: receives metrics and step at every validation.
+        log: receives the metrics of every validation, with their ``step``.
 
     Returns:
         the best trunk and how it came about. Resumed training gives the same result bit for bit.
@@ -87,8 +94,8 @@ def train(
     optimiser = torch.optim.Adam(
         [*trunk.parameters(), *recipe.heads.parameters()], lr=settings.learning_rate, fused=True
     )
-    described = "".join(part.model_dump_json() for part in (problem, trunk_settings, settings, forward))
-    identity = hashlib.sha256(described.encode()).hexdigest()
+    described = [part.model_dump_json() for part in (problem, trunk_settings, settings, forward)]
+    identity = hashlib.sha256("".join([*described, validator.identity]).encode()).hexdigest()
     result = Training(trunk)
     best = {name: value.clone() for name, value in trunk.state_dict().items()}
     first = 0
@@ -130,7 +137,7 @@ def train(
         if due:
             metrics = {**{name: value.item() for name, value in losses.items()}, **(metrics or {})}
             result.history.append({"step": step, **metrics})
-            log(metrics, step)
+            log(result.history[-1])
             if metrics["score"] < result.best.get("score", np.inf):
                 result.best = {"step": step, **metrics}
                 best = {name: value.clone() for name, value in trunk.state_dict().items()}
@@ -142,7 +149,7 @@ def train(
             break
         if settings.decay:
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + np.cos(np.pi * step / settings.steps)))
+                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
         optimiser.zero_grad()
         losses["loss"].backward()
         optimiser.step()

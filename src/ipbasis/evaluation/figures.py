@@ -1,6 +1,8 @@
 """Figures: each can be understood without the text around it."""
 
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import matplotlib as mpl
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ipbasis.evaluation.tables import SOURCES
 from ipbasis.files import replacing_file
 from ipbasis.inverse.estimate import Estimates
 from ipbasis.observations import Observations
@@ -21,13 +24,6 @@ COLOURS = {
     "ipbasis": "#0072B2",
     "pinn": "#CC79A7",
     "least_squares": "#009E73",
-}
-LABELS = {
-    "published": "published",
-    "paper_recipe": "published recipe, run here",
-    "ipbasis": "ipbasis",
-    "pinn": "plain PINN",
-    "least_squares": "least squares around an ODE solver",
 }
 _SIZE = (6.4, 4.0)
 
@@ -76,17 +72,21 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
 
 
 def plot_queries(estimates: Estimates, observations: Observations, directory: Path) -> None:
-    """One picture per query, named after it."""
+    """One picture per query, named after it; all are drawn before the first is put in place."""
     if len(estimates.basis.problem.coordinates) != 1:
         return
     groups = dict(list(observations.table.groupby("query", sort=False)))
-    taken: set[str] = set()
+    names: dict[str, int] = {}
     for row, query in enumerate(estimates.table["query"]):
         name = re.sub(r"[^\w.-]+", "_", str(query))
-        name = name if name not in taken else f"{name}_{row}"
-        taken.add(name)
-        with replacing_file(directory / f"query_{name}.png") as temporary:
-            plot_query(estimates, groups[query], row).savefig(temporary, dpi=110)
+        names[name if name not in names else f"{name}_{row}"] = row
+    with tempfile.TemporaryDirectory() as drawn:
+        for name, row in names.items():
+            query = estimates.table["query"].iloc[row]
+            plot_query(estimates, groups[query], row).savefig(Path(drawn) / f"{name}.png", dpi=110)
+        for name in names:
+            with replacing_file(directory / f"query_{name}.png") as temporary:
+                shutil.copyfile(Path(drawn) / f"{name}.png", temporary)
 
 
 def plot_training(histories: dict[tuple[str, int], pd.DataFrame]) -> Figure:
@@ -96,7 +96,7 @@ def plot_training(histories: dict[tuple[str, int], pd.DataFrame]) -> Figure:
     readouts = sorted({count for _, count in histories})
     for (source, count), history in histories.items():
         style = {"color": COLOURS[source], "linestyle": styles[readouts.index(count) % 4]}
-        left.plot(history["step"], history["loss"], label=f"{LABELS[source]}, {count} readouts", **style)
+        left.plot(history["step"], history["loss"], label=f"{SOURCES[source]}, {count} readouts", **style)
         right.plot(history["step"], history["validation_parameter_mse"], **style)
     for axes, title in ((left, "training loss"), (right, "mean squared parameter error,\nunseen inverse problems")):
         axes.set_yscale("log")
@@ -117,7 +117,7 @@ def plot_errors(table: pd.DataFrame, parameters: list[str], by: str, by_label: s
     for axes, parameter in zip(panels, parameters, strict=True):
         for (source, count), rows in table.groupby(["source", "readouts"], dropna=False, sort=False):
             known = not np.isnan(count)
-            label = LABELS[source] + (f", {count:.0f} readouts" if known else "")
+            label = SOURCES[source] + (f", {count:.0f} readouts" if known else "")
             marker = markers[counts.index(count) % 4] if known else "x"
             rows = rows.sort_values(by)
             axes.plot(rows[by], rows[f"{parameter}_mae"], marker=marker, color=COLOURS[source], label=label)
@@ -150,7 +150,7 @@ def plot_solutions(times: np.ndarray, observed: pd.DataFrame, truth: np.ndarray,
         upper.plot(rows[coordinate], rows[field], ".", color="#BBBBBB", markersize=4, label="observations")
         upper.plot(times, truth[column], color="black", linewidth=1, label="exact solution")
         for source, values in fits.items():
-            upper.plot(times, values[column], "--", color=COLOURS[source], label=LABELS[source])
+            upper.plot(times, values[column], "--", color=COLOURS[source], label=SOURCES[source])
             error = np.abs(values[column] - truth[column]).clip(1e-16)
             lower.plot(times, error, color=COLOURS[source])
         upper.set_title(f"query {query}", fontsize=10)
@@ -167,7 +167,7 @@ def plot_times(seconds: pd.Series) -> Figure:
     figure, (axes,) = _figure()
     names = list(seconds.index)[::-1]
     values = [seconds[name] for name in names]
-    axes.barh([LABELS[name] for name in names], values, color=[COLOURS[name] for name in names])
+    axes.barh([SOURCES[name] for name in names], values, color=[COLOURS[name] for name in names])
     for position, value in enumerate(values):
         axes.text(value * 1.15, position, f"{value:.2g} s", va="center", fontsize=9)
     axes.set_xscale("log")

@@ -2,7 +2,14 @@
 
 import pandas as pd
 
-SOURCES = ["published", "paper_recipe", "ipbasis", "pinn", "least_squares"]
+# the sources in the order of the tables, and what they are called where a person reads them
+SOURCES = {
+    "published": "published",
+    "paper_recipe": "published recipe, run here",
+    "ipbasis": "ipbasis",
+    "pinn": "plain PINN",
+    "least_squares": "least squares around an ODE solver",
+}
 
 
 def combine(published: pd.DataFrame, parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
@@ -17,6 +24,6 @@ def combine(published: pd.DataFrame, parts: list[pd.DataFrame], keys: list[str])
     columns = ["source", *published.columns]
     further = [c for part in parts for c in part.columns if c not in columns]
     table = pd.concat([r for r in rows if not r.empty], ignore_index=True)[[*columns, *dict.fromkeys(further)]]
-    table["source"] = pd.Categorical(table["source"], SOURCES, ordered=True)
+    table["source"] = pd.Categorical(table["source"], list(SOURCES), ordered=True)
     table = table.sort_values(["source", *keys], ignore_index=True)
     return table.astype({"source": str})

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import sympy
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -73,8 +74,8 @@ class AdamReadouts:
         self._optimiser = torch.optim.Adam([self.readouts, self.parameters], lr=settings.learning_rate, fused=True)
         # θ is affine in the parameters for most equations; then value and slope need no evaluation
         origin, self._slope = (part[0].to(dtype) for part in theta(system, torch.zeros_like(start)[None].double()))
-        probe = theta(system, torch.ones_like(start)[None].double())[1][0].to(dtype)
-        self._origin = origin if torch.equal(probe, self._slope) else None
+        pairs = ((t, p, q) for t in system.affine.thetas for p in system.parameters for q in system.parameters)
+        self._origin = origin if all(sympy.diff(t, p, q) == 0 for t, p, q in pairs) else None
 
     def step(self, forms: QuadraticForms, number: int, free: Tensor | None = None) -> Tensor:
         """One Adam step; returns the loss of each query (B,) before it.

@@ -18,6 +18,7 @@ from ipbasis.equations import Equations
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
+_POINTS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ def compact(factor: Tensor) -> Tensor:
 def observed_features(basis: Basis, batch: Batch) -> Tensor:
     """(B or 1, n, K) functions at the points of observation; once if all queries share their points."""
     points = batch.points[:1] if (batch.points == batch.points[:1]).all() else batch.points
-    flat = torch.as_tensor(points.reshape(-1, points.shape[2]))
-    return basis.feature_map(flat)[()].unflatten(0, points.shape[:2])
+    flat = torch.tensor(points.reshape(-1, points.shape[2]))
+    features = torch.cat([basis.feature_map(part)[()] for part in flat.split(_POINTS_AT_ONCE)])
+    return features.unflatten(0, points.shape[:2])
 
 
 def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,7 +195,7 @@ def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -
 
 
 def amplitude(batch: Batch) -> Tensor:
-    """(B,) root mean square of the observed values, the scale of a query's errors."""
-    count = np.maximum(batch.observed.sum((1, 2)), 1)
-    size = np.sqrt((batch.values**2).sum((1, 2)) / count)
+    """(B,) root mean square of the observed values, all fields together: the scale of a query's errors."""
+    by_field = (batch.values**2).sum(1) / np.maximum(batch.observed.sum(1), 1)
+    size = np.sqrt(by_field.sum(1))
     return torch.as_tensor(np.where(size > 0, size, 1.0))

@@ -1,85 +1,122 @@
 """Status of each estimate: whether it can be trusted, and if not, why."""
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, f
 
 from ipbasis.problem import Problem
 
 # Squared residual, in units of what the basis reached in validation, above which the equation is not met.
 _WORST_PHYSICS = 400.0
-# Share of false alarms of the test of the data misfit, where the noise is known.
+# Share of false alarms of the tests of the data misfit.
 _MISFIT_LEVEL = 1e-6
 
 
-def judge(
-    problem: Problem,
-    estimates: np.ndarray,
-    std: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    known: np.ndarray,
-    noise_std: np.ndarray,
-    amplitude: np.ndarray,
-    counts: np.ndarray,
-    freedom: np.ndarray,
-    misfit: np.ndarray,
-    physics: np.ndarray,
-    converged: np.ndarray,
-    noise_given: bool,
-) -> tuple[list[str], list[str]]:
-    """Status and message of each query; the first that applies of
-
-    ``failed`` (no estimate), ``not_identifiable`` (the data leave a parameter as uncertain as its range, or
-    are too few), ``out_of_range`` (the whole interval lies outside the trained range), ``poor_fit``
-    (data or equation are not met), ``ok``.
+@dataclass(frozen=True)
+class Evidence:
+    """What the status of each query is judged by.
 
     Args:
-        problem: gives the ranges.
         estimates, std, low, high: (B, P) estimates with standard error and 95 % interval; NaN errors where the
             solver gives none.
         known: (B, P) true for given parameters.
-        noise_std, amplitude: (B,) estimated noise and root mean square of the observations.
+        noise_std, amplitude: (B,) noise and root mean square of the observations.
         counts, freedom: (B,) number of observations, less the effective number of unknowns.
         misfit: (B,) squared data misfit in units of the data weights.
+        free_misfit, free_freedom: (B,) the same for readouts fitted to the data alone, without the equation.
+        floor: (B,) root mean square of the errors that the basis itself makes.
         physics: (B,) squared residual in units of what the basis reached.
         converged: (B,).
         noise_given: whether the noise was known.
     """
+
+    estimates: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    known: np.ndarray
+    noise_std: np.ndarray
+    amplitude: np.ndarray
+    counts: np.ndarray
+    freedom: np.ndarray
+    misfit: np.ndarray
+    free_misfit: np.ndarray
+    free_freedom: np.ndarray
+    floor: np.ndarray
+    physics: np.ndarray
+    converged: np.ndarray
+    noise_given: bool
+
+
+def _excess(e: Evidence) -> np.ndarray:
+    """(B,) how much larger the misfit is than chance allows, as a ratio of root mean squares; 1 or less is fine.
+
+    Known noise: chi-squared test of the misfit. Unknown noise: F test of the misfit with the equation
+    against the one without, where the observations outnumber the functions; errors up to three times the
+    root mean square of the basis's own are never held against the equation.
+    """
+    freedom = np.maximum(e.freedom, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if e.noise_given:
+            return np.sqrt(e.misfit / e.noise_std**2 / chi2.isf(_MISFIT_LEVEL, freedom))
+        scatter = np.maximum(e.free_misfit / e.free_freedom, (3 * e.floor) ** 2)
+        between = np.maximum(freedom - e.free_freedom, 1)
+        ratio = (e.misfit - e.free_misfit) / between / scatter
+        excess = np.sqrt(np.maximum(ratio, 0) / f.isf(_MISFIT_LEVEL, between, np.maximum(e.free_freedom, 1)))
+        return np.where(e.free_freedom >= 1, excess, 0.0)
+
+
+def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
+    """Status and message of each query; the first that applies of
+
+    ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
+    outside the trained range), ``poor_fit`` (data or equation are not met), ``not_identifiable`` (the data
+    leave a parameter as uncertain as its range), ``failed`` (no convergence), ``ok``.
+
+    Args:
+        problem: gives the ranges.
+        e: the evidence.
+    """
     names, ranges = list(problem.parameters), problem.parameter_ranges
-    unknowns = (~known).sum(1) + len(problem.free_initial)
+    unknowns = (~e.known).sum(1) + len(problem.free_initial)
+    excess = _excess(e)
     statuses, messages = [], []
-    for i in range(len(estimates)):
-        free = ~known[i]
+    for i in range(len(e.estimates)):
+        free = ~e.known[i]
         # a uniform distribution over the range has this standard deviation
-        vague = free & (std[i] > (ranges[:, 1] - ranges[:, 0]) / np.sqrt(12))
-        outside = free & ((low[i] > ranges[:, 1]) | (high[i] < ranges[:, 0]))
+        bars = not free.any() or not np.isnan(e.std[i][free]).all()
+        vague = free & ~(e.std[i] <= (ranges[:, 1] - ranges[:, 0]) / np.sqrt(12)) & bars
+        low, high = (e.low[i], e.high[i]) if bars else (e.estimates[i], e.estimates[i])
+        outside = free & ((low > ranges[:, 1]) | (high < ranges[:, 0]))
         status, message = "ok", ""
-        if not (np.isfinite(estimates[i]).all() and np.isfinite(misfit[i])):
+        if not (np.isfinite(e.estimates[i]).all() and np.isfinite(e.misfit[i])):
             status, message = "failed", "no finite estimate was found"
-        elif counts[i] < unknowns[i]:
+        elif e.counts[i] < unknowns[i]:
             status = "not_identifiable"
-            message = f"{counts[i]} observations for {unknowns[i]} unknowns"
-        elif not noise_given and freedom[i] < 1:
+            message = f"{e.counts[i]} observations for {unknowns[i]} unknowns"
+        elif not e.noise_given and e.freedom[i] < 0.5:
             status, message = "not_identifiable", "too few observations to estimate the noise; give noise_std"
+        elif outside.any():
+            j = int(np.flatnonzero(outside)[0])
+            low_end, high_end = ranges[j]
+            status = "out_of_range"
+            message = f"{names[j]} = {e.estimates[i, j]:.4g} is outside the trained range [{low_end:g}, {high_end:g}]"
+        elif e.physics[i] > _WORST_PHYSICS:
+            status = "poor_fit"
+            message = f"the equation is met {np.sqrt(e.physics[i]):.0f} times worse than the basis can"
+        elif excess[i] > 1:
+            status = "poor_fit"
+            message = f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?"
         elif vague.any():
             worst = ", ".join(names[j] for j in np.flatnonzero(vague))
             status, message = "not_identifiable", f"the data do not determine {worst} within the trained range"
-        elif not converged[i]:
-            status, message = "failed", "the search did not converge"
-        elif outside.any():
-            j = int(np.flatnonzero(outside)[0])
-            status = "out_of_range"
-            message = (
-                f"{names[j]} = {estimates[i, j]:.4g} is outside the trained range [{ranges[j, 0]:g}, {ranges[j, 1]:g}]"
-            )
-        elif physics[i] > _WORST_PHYSICS:
-            status = "poor_fit"
-            message = f"the equation is met {np.sqrt(physics[i]):.0f} times worse than the basis can"
-        elif noise_given and misfit[i] / noise_std[i] ** 2 > chi2.isf(_MISFIT_LEVEL, max(freedom[i], 1)):
-            ratio = np.sqrt(misfit[i] / noise_std[i] ** 2 / max(freedom[i], 1))
-            status, message = "poor_fit", f"the data misfit is {ratio:.2g} times the noise"
-        elif noise_std[i] > amplitude[i] / 2 and not noise_given:
+        elif e.noise_std[i] > e.amplitude[i] / 2 and not e.noise_given:
             status, message = "poor_fit", "the fit leaves more than half of the data unexplained"
+        elif not e.converged[i]:
+            status, message = "failed", "the search did not converge"
+        elif not bars:
+            message = "the solver gives no error bars"
         statuses.append(status)
         messages.append(message)
     return statuses, messages

@@ -23,13 +23,13 @@ from ipbasis.inverse.assemble import (
     observed_features,
     reduce_physics,
 )
-from ipbasis.inverse.checks import judge
+from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from ipbasis.inverse.intervals import intervals
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
 
 SOLVERS = {"gauss_newton": GaussNewtonSettings, "adam": AdamSettings}
-_BATCH = 2000
+_BATCH, _BATCH_POINTS = 2000, 1_000_000  # queries, and points after padding, that are held at once
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Estimates:
 
 
 def _gauss_newton(basis: Basis, physics: Physics, batch: Batch, settings: GaussNewtonSettings, noise_std) -> Solution:
-    accuracy, size = basis.record.accuracy, amplitude(batch)
-    floor = (accuracy.solution or accuracy.residual) * size
+    accuracy = basis.record.accuracy
+    floor = accuracy.floor * amplitude(batch)
     if batch.std is not None:
         std = (torch.as_tensor(batch.std).square() + floor[:, None, None].square()).sqrt()
         return gauss_newton(assemble(basis, physics, batch, std), accuracy, settings, torch.ones_like(floor))
@@ -92,18 +92,20 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     search, loss = adam(forms, start, torch.as_tensor(batch.known), settings)
     readouts, parameters = search.readouts.double(), search.parameters.double()
     misfit = (readouts @ root[0].T - targets).square().sum(1) + rest
-    queries, unknowns = readouts.shape
+    queries = len(readouts)
     nothing = torch.full((queries, parameters.shape[1], parameters.shape[1]), torch.nan, dtype=torch.float64)
     return Solution(
         parameters=parameters,
         covariance=nothing,
         readouts=readouts,
-        readout_covariance=torch.full((queries, unknowns, unknowns), torch.nan, dtype=torch.float64),
+        readout_covariance=torch.zeros(queries, 0),  # none
         noise_std=misfit.sqrt(),
         objective=loss.double() + rest,
         physics=torch.zeros(queries, dtype=torch.float64),
         misfit=misfit * counts,
         freedom=counts,
+        free_misfit=rest,
+        free_freedom=torch.zeros(queries, dtype=torch.float64),  # no test: the recipe does not reach the optimum
         iterations=torch.full((queries,), settings.steps),
         converged=torch.ones(queries, dtype=torch.bool),
     )
@@ -118,22 +120,26 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     freedom = solution.freedom.numpy()
     low, high = intervals(values, std, None if noise_given else freedom)
     noise, misfit = solution.noise_std.numpy(), solution.misfit.numpy()
-    statuses, messages = judge(
-        problem,
-        values,
-        std,
-        low,
-        high,
-        known,
-        noise,
-        amplitude(batch).numpy(),
-        batch.observed.sum((1, 2)),
-        freedom,
-        misfit,
-        solution.physics.numpy(),
-        solution.converged.numpy(),
-        noise_given,
+    size = amplitude(batch).numpy()
+    evidence = Evidence(
+        estimates=values,
+        std=std,
+        low=low,
+        high=high,
+        known=known,
+        noise_std=noise,
+        amplitude=size,
+        counts=batch.observed.sum((1, 2)),
+        freedom=freedom,
+        misfit=misfit,
+        free_misfit=solution.free_misfit.numpy(),
+        free_freedom=solution.free_freedom.numpy(),
+        floor=max(basis.record.accuracy.floor, basis.record.accuracy.residual) * size,
+        physics=solution.physics.numpy(),
+        converged=solution.converged.numpy(),
+        noise_given=noise_given,
     )
+    statuses, messages = judge(problem, evidence)
     columns: dict[str, object] = {"query": batch.queries}
     for j, name in enumerate(problem.parameters):
         parts = {"": values, "_std": std, "_low": low, "_high": high}
@@ -174,10 +180,15 @@ def estimate(
         solver = SOLVERS[solver]()
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std > 0):
         raise InputError(f"noise_std {noise_std:g}: a standard deviation must be above zero")
+    if isinstance(solver, AdamSettings) and noise_std is not None:
+        raise InputError("the solver 'adam' takes no noise_std: the published recipe has no error bars")
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
         observations = check_observations(observations, basis.problem)
+    deviations = [f"{field}_std" for field in basis.problem.fields]
+    if noise_std is not None and set(deviations) <= set(observations.table):
+        raise InputError(f"noise_std is given twice: as {noise_std:g} and by the column {deviations[0]!r}")
     if basis.problem.system.affine is None:
         raise InputError(f"{basis.problem.name}: equations without an affine split are not supported yet")
     physics: Physics | None = None
@@ -186,7 +197,8 @@ def estimate(
     covariances: list[Tensor] = []
     total = len(observations.queries)
     # the published recipe treats all queries as one batch
-    size = total if isinstance(solver, AdamSettings) else _BATCH
+    longest = observations.table["query"].value_counts().iloc[0]
+    size = total if isinstance(solver, AdamSettings) else min(_BATCH, max(1, _BATCH_POINTS // longest))
     with tqdm(total=total, desc="queries", disable=total <= _BATCH) as progress:
         for batch in observations.batches(size):
             if isinstance(solver, GaussNewtonSettings):

@@ -1,6 +1,7 @@
 """Online inference in closed form: readouts eliminated, parameters by Levenberg-Marquardt, all queries at once."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -14,6 +15,7 @@ from ipbasis.problem import Declared
 _STIFFEST = 1e5
 _NOISE_ROUNDS = 8
 _FIRST_NOISE = 1e-4
+_AT_REST = 1e-2
 _SMOOTHINGS = (1e-5, 1e-3, 1e-1, 1e1)  # physics against data, in the roots
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
@@ -29,7 +31,7 @@ class GaussNewtonSettings(Declared):
             basis reached in validation.
     """
 
-    solver: str = "gauss_newton"
+    solver: Literal["gauss_newton"] = "gauss_newton"
     iterations: PositiveInt = 60
     tolerance: PositiveFloat = 1e-9
     physics_weight: PositiveFloat | None = None
@@ -50,8 +52,10 @@ class Solution:
         physics: (B,) mean squared residual there, in units of what the basis can reach.
         misfit: (B,) weighted squared data misfit.
         freedom: (B,) observations less the effective number of unknowns.
+        free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
+        free_freedom: (B,) observations less the number of readouts.
         iterations: (B,) steps taken.
-        converged: (B,) whether the steps came to rest.
+        converged: (B,) whether one more step would gain nothing that matters.
     """
 
     parameters: Tensor
@@ -63,6 +67,8 @@ class Solution:
     physics: Tensor
     misfit: Tensor
     freedom: Tensor
+    free_misfit: Tensor
+    free_freedom: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -179,7 +185,8 @@ def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     operator = online.operator(middle)
     starts = [middle]
     for smoothing in _SMOOTHINGS:
-        smooth = _eliminate(online, middle, replace(weights, physics=smoothing * weights.data))
+        physics = smoothing * _balance(online, weights.data)
+        smooth = _eliminate(online, middle, replace(weights, physics=physics))
         residual = (operator[..., :-1] @ smooth.readouts[..., None]).squeeze(2) + operator[..., -1]
         slope = online.operator_slope(middle, smooth.readouts) * (high - low)
         ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
@@ -190,15 +197,12 @@ def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     return starts
 
 
-def _minimise(
-    online: Online, start: Tensor, weights: _Weights, settings: GaussNewtonSettings
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Levenberg-Marquardt from given parameters; returns parameters, steps taken, and whether it converged."""
+def _minimise(online: Online, start: Tensor, weights: _Weights, settings: GaussNewtonSettings) -> tuple[Tensor, Tensor]:
+    """Levenberg-Marquardt from given parameters; returns parameters and steps taken."""
     width = online.ranges[:, 1] - online.ranges[:, 0]
     parameters = start.clone()
     damping = torch.full_like(online.amplitude, 1e-3)
     steps = torch.zeros(len(online), dtype=torch.long)
-    converged = torch.zeros(len(online), dtype=torch.bool)
     active = torch.arange(len(online))
     part, part_weights = online, weights
     point = _eliminate(part, parameters, part_weights)
@@ -219,7 +223,6 @@ def _minimise(
         steps[active] += 1
         small = settings.tolerance + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)
-        converged[active[done]] = True
         if done.all():
             break
         kept = ~done
@@ -235,7 +238,12 @@ def _minimise(
             for name in ("parameters", "readouts", "matrix", "residual", "factor", "scale")
         }
         point = _Point(**pick)
-    return parameters, steps, converged
+    return parameters, steps
+
+
+def _balance(online: Online, data: Tensor) -> Tensor:
+    """(B,) weight of the physics at which it is as large as the data, in the roots; free of units."""
+    return torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
 
 
 def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> _Weights:
@@ -271,10 +279,9 @@ def gauss_newton(
         noise_std: (B,) standard deviation of the errors in units of the data weights, basis error included;
             None to estimate it from the misfit.
     """
-    floor = (accuracy.solution or accuracy.residual) * online.amplitude
+    floor = accuracy.floor * online.amplitude
     std = torch.maximum(_FIRST_NOISE * online.amplitude, floor) if noise_std is None else noise_std
     iterations = torch.zeros(len(online), dtype=torch.long)
-    converged = torch.ones(len(online), dtype=torch.bool)
     parameters = None
     for _ in range(_NOISE_ROUNDS if noise_std is None else 1):
         weights = _weights(online, std, accuracy, settings.physics_weight)
@@ -282,7 +289,7 @@ def gauss_newton(
             starts = _starts(online, weights)
             values = torch.stack([_eliminate(online, start, weights).objective for start in starts])
             parameters = torch.stack(starts)[values.nan_to_num(torch.inf).argmin(0), torch.arange(len(online))]
-        parameters, steps, converged = _minimise(online, parameters, weights, settings)
+        parameters, steps = _minimise(online, parameters, weights, settings)
         iterations += steps
         point = _eliminate(online, parameters, weights)
         height = online.data_target.shape[1]
@@ -302,7 +309,10 @@ def gauss_newton(
     point = _eliminate(online, parameters, weights)
     following, jacobian = _jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
-    _, inverse = _least_squares(jacobian * width, online.free, torch.zeros_like(std))
+    solver, inverse = _least_squares(jacobian * width, online.free, torch.full_like(std, _EPSILON**2))
+    # what one more step would gain, in units of χ²: at rest, whatever made the search stop
+    remaining = (jacobian * width @ (solver @ point.residual[..., None])).square().sum((1, 2))
+    converged = remaining < _AT_REST * (1 + point.objective / online.counts)
     covariance = inverse @ inverse.mT * width * width[:, None]
     identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
@@ -318,6 +328,8 @@ def gauss_newton(
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),
         misfit=misfit,
         freedom=freedom,
+        free_misfit=online.data_rest,
+        free_freedom=(online.counts - online.data_root.shape[2]).clamp_min(0),
         iterations=iterations,
         converged=converged,
     )

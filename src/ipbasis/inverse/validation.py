@@ -1,5 +1,6 @@
 """Validation of a trunk in training: unseen inverse problems, solved by the solver it is trained for."""
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -72,7 +73,6 @@ def build_basis(
 
     accuracy = measure_accuracy(problem, features, quadrature, forward, tasks, truth)
     described = Record(
-        format_version=1,
         problem=problem,
         trunk=trunk_settings,
         functions=transform.shape[1],
@@ -82,6 +82,10 @@ def build_basis(
         **record,
     )
     return Basis(trunk, transform, described)
+
+
+def _fingerprint(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
 
 
 class GaussNewtonValidator:
@@ -97,6 +101,7 @@ class GaussNewtonValidator:
 
     def __init__(self, problem: Problem, build, tasks: Tasks, points: np.ndarray, values: np.ndarray):
         self._problem, self._build, self._tasks = problem, build, tasks
+        self.identity = _fingerprint(tasks.parameters, tasks.initial, points, values)
         self._observations = long_table(problem, points[None], values)
 
     def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
@@ -152,6 +157,7 @@ class AdamValidator:
         dtype: torch.dtype,
     ):
         self._problem = problem
+        self.identity = settings.model_dump_json() + _fingerprint(tasks.parameters, tasks.initial, points, values)
         search = AdamSettings(
             steps=1,
             learning_rate=settings.learning_rate,

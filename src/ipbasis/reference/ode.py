@@ -27,6 +27,8 @@ class FirstOrderSystem:
         for jet in problem.truth.jets:
             orders[jet.field] = max(orders[jet.field], len(jet.index))
         self.state = tuple(Jet(f, (0,) * d) for f, order in enumerate(orders) for d in range(order))
+        if 0 in orders:
+            raise InputError(f"{problem.name}: field {problem.fields[orders.index(0)]!r} occurs without a derivative")
         highest = [notation.symbol(Jet(f, (0,) * order)) for f, order in enumerate(orders)]
         solutions = sympy.solve(residuals, highest, dict=True)
         if len(solutions) != 1 or set(solutions[0]) != set(highest):
