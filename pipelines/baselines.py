@@ -63,7 +63,7 @@ def fit_one_by_one(
             "noise": settings["observations"]["noise"],
             "noise_unit": settings["observations"]["noise_unit"],
         }
-        tracker.metrics({key: value for key, value in row.items() if key != "source"}, step=number)
+        tracker.metrics(row, step=number)
         rows.append(row)
     with replacing_file(folder / "online.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)

@@ -27,7 +27,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
             rows.append(row)
             with replacing_file(folder / f"{source}_{set_name(label)}.parquet") as temporary:
                 estimates.table.to_parquet(temporary, index=False)
-            tracker.metrics({f"{source}_{key}": value for key, value in row.items() if key != "source"}, step=number)
+            tracker.metrics({f"{source}_{key}": value for key, value in row.items()}, step=number)
         # which part of the difference is the basis, and which the solver: each basis with each solver
         label = sets[0]["label"]
         for other, basis in bases.items():

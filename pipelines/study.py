@@ -59,7 +59,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
     output = Path(HydraConfig.get().runtime.output_dir)
     estimates.table.to_csv(output / "estimates.csv", index=False)
     pd.DataFrame([row]).to_csv(output / "row.csv", index=False)
-    tracker.metrics({key: value for key, value in row.items() if isinstance(value, int | float)})
+    tracker.metrics(row)
     tracker.artefact(output / "estimates.csv")
 
 

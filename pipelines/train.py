@@ -24,7 +24,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
         rows.append(offline_row(composed, basis, trained))
         with replacing_file(DATA / "training" / problem / place / f"{source}_history.csv") as temporary:
             pd.DataFrame(trained.history).to_csv(temporary, index=False)
-        tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items() if key != "source"})
+        tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items()})
         tracker.artefact(directory / "basis.json", f"basis/{source}")
         tracker.artefact(directory / "basis.safetensors", f"basis/{source}")
     table = DATA / "training" / problem / place / "offline.csv"

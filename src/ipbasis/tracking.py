@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +20,11 @@ class Tracker(Protocol):
     def parameters(self, values: Mapping[str, object]) -> None:
         """Settings of the run, possibly nested."""
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Figures at one step."""
+    def metrics(self, values: Mapping[str, object], step: int = 0) -> None:
+        """Figures at one step, see `history`."""
 
-    def history(self, rows: Sequence[Mapping[str, float]], prefix: str = "") -> None:
-        """Figures of many steps, each with its ``step``, sent together."""
+    def history(self, rows: Sequence[Mapping[str, object]], prefix: str = "") -> None:
+        """Figures of many steps, each with its ``step``, sent together; what is no finite number is left out."""
 
     def artefact(self, path: Path, folder: str = "") -> None:
         """A file, or a directory with all its files."""
@@ -57,10 +58,10 @@ class MlflowTracker:
         for begin in range(0, len(items), 100):
             self._client.log_batch(self.run_id, params=items[begin : begin + 100])
 
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+    def metrics(self, values: Mapping[str, object], step: int = 0) -> None:
         self.history([{**values, "step": step}])
 
-    def history(self, rows: Sequence[Mapping[str, float]], prefix: str = "") -> None:
+    def history(self, rows: Sequence[Mapping[str, object]], prefix: str = "") -> None:
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
@@ -68,7 +69,7 @@ class MlflowTracker:
             Metric(prefix + key, float(value), now, int(row["step"]))
             for row in rows
             for key, value in row.items()
-            if key != "step" and value is not None and math.isfinite(value)
+            if key != "step" and isinstance(value, Real) and math.isfinite(value)
         ]
         for begin in range(0, len(items), 1000):
             self._client.log_batch(self.run_id, metrics=items[begin : begin + 1000])

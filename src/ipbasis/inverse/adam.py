@@ -1,6 +1,7 @@
 """The published online recipe: readouts and parameters of all queries by Adam."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import sympy
@@ -50,6 +51,16 @@ class QuadraticForms:
     targets: Tensor
     factor: Tensor
 
+    @cached_property
+    def operators(self) -> Tensor:
+        """(Q m, N) rows of the operators, in one piece for fast products."""
+        return self.factor[..., :-1].flatten(0, 1).contiguous()
+
+    @cached_property
+    def sources(self) -> Tensor:
+        """(Q m,) their sources."""
+        return self.factor[..., -1].flatten().contiguous()
+
 
 class AdamReadouts:
     """Readouts and parameters of many queries in training.
@@ -94,14 +105,13 @@ class AdamReadouts:
             thetas = torch.addmm(self._origin, self.parameters, self._slope.T)
             slopes = self._slope
         count, height, _ = forms.factor.shape
-        flat = forms.factor.flatten(0, 1)
-        applied = torch.addmm(flat[:, -1], self.readouts, flat[:, :-1].T).view(-1, count, height)
+        applied = torch.addmm(forms.sources, self.readouts, forms.operators.T).view(-1, count, height)
         residual = torch.bmm(thetas[:, None], applied).squeeze(1)
         misfit = torch.addmm(forms.targets, self.readouts, forms.data.T, beta=-1)
         loss = settings.physics_weight * residual.square().sum(1) + misfit.square().sum(1)
         weighted = (thetas[..., None] * residual[:, None]).flatten(1)
         # the published loss is a mean over the queries; Adam does not see the scale of each one's share
-        gradient = torch.mm(weighted, flat[:, :-1]).mul_(settings.physics_weight).addmm_(misfit, forms.data)
+        gradient = torch.mm(weighted, forms.operators).mul_(settings.physics_weight).addmm_(misfit, forms.data)
         by_theta = torch.bmm(applied, residual[..., None]).squeeze(2)
         by_parameter = by_theta @ slopes if slopes.ndim == 2 else torch.einsum("bq,bqp->bp", by_theta, slopes)
         scale = 2 / len(loss)
