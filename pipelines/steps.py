@@ -112,17 +112,20 @@ def train_basis(settings: Settings, checkpoint: Path | None, tracker: Tracker) -
     waiting: list[dict[str, float]] = []
     sent = time.perf_counter()
 
-    def log(row: dict[str, float], now: bool = False) -> None:
-        """Send metrics every few seconds: one by one they would cost more than the training."""
+    def send() -> None:
         nonlocal sent
+        tracker.history(waiting, prefix=f"{settings['recipe']['source']}_")
+        waiting.clear()
+        sent = time.perf_counter()
+
+    def log(row: dict[str, float]) -> None:
+        """Send metrics every few seconds: one by one they would cost more than the training."""
         waiting.append(row)
-        if now or time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
-            tracker.history(waiting, prefix=f"{settings['recipe']['source']}_")
-            waiting.clear()
-            sent = time.perf_counter()
+        if time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
+            send()
 
     trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log)
-    log(trained.history[-1], now=True)
+    send()
     basis = build(
         trained.trunk,
         settings={"basis": size, "offline": offline, "recipe": settings["recipe"], "profile": settings["profile"]},

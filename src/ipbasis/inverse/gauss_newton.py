@@ -75,14 +75,13 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of the parts of the objective, per query: roots of one over the variances."""
+    """Weights of data and physics (equation and conditions) per query: roots of one over the variances."""
 
     data: Tensor
     physics: Tensor
-    conditions: Tensor
 
     def select(self, rows: Tensor) -> "_Weights":
-        return _Weights(self.data[rows], self.physics[rows], self.conditions[rows])
+        return _Weights(self.data[rows], self.physics[rows])
 
 
 @dataclass(frozen=True)
@@ -107,18 +106,13 @@ class _Point:
 
 def _eliminate(online: Online, parameters: Tensor, weights: _Weights) -> _Point:
     """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
-    operator = online.operator(parameters) * weights.physics[:, None, None]
-    conditions = online.physics.condition_rows * weights.conditions[:, None, None]
-    data = online.data_root * weights.data[:, None, None]
+    by_data, by_physics = weights.data[:, None], weights.physics[:, None]
+    operator = online.operator(parameters) * by_physics[..., None]
+    conditions = online.physics.condition_rows * by_physics[..., None]
+    data = online.data_root * by_data[..., None]
     matrix = torch.cat([data, operator[..., :-1], conditions], dim=1)
-    right = torch.cat(
-        [
-            online.data_target * weights.data[:, None],
-            -operator[..., -1],
-            online.physics.condition_target * weights.conditions[:, None],
-        ],
-        dim=1,
-    )
+    targets = [online.data_target * by_data, -operator[..., -1], online.physics.condition_target * by_physics]
+    right = torch.cat(targets, dim=1)
     normal = matrix.mT @ matrix
     diagonal = normal.diagonal(dim1=1, dim2=2).clamp_min(_TINY)
     scale = diagonal.rsqrt()
@@ -163,7 +157,7 @@ def _least_squares(jacobian: Tensor, free: Tensor, damping: Tensor) -> tuple[Ten
 
     Returns:
         solver (B, P, R) that takes a right-hand side to the solution, and the inverse (B, P, P) of the
-        undamped triangular factor if the damping is zero; rows of known parameters are zero.
+        triangular factor, of which the covariance is the square; rows of known parameters are zero.
     """
     size = jacobian.norm(dim=1)
     size = torch.where(size > 0, size, torch.ones_like(size))
@@ -257,11 +251,7 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     physics = size**0.5 / (accuracy.residual * online.amplitude)
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
-    strength = (
-        torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
-    )
-    physics = torch.minimum(physics, _STIFFEST * strength)
-    return _Weights(data, physics, physics)
+    return _Weights(data, torch.minimum(physics, _STIFFEST * _balance(online, data)))
 
 
 def gauss_newton(
