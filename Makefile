@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 
 venv: $(VENV)/.complete
 
-# PyTorch first and by its exact pin: other specifiers may pull gigabytes of CUDA packages.
+# PyTorch first and by its exact pin: other specifiers may pull gigabytes of CUDA packages. Modules are compiled
+# when they are first imported: most never are.
 $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ipbasis needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[pipeline,dev]'
 	touch $@
 
 repro: venv

@@ -29,10 +29,12 @@ def work(settings: Settings, tracker: Tracker) -> None:
                 estimates.table.to_parquet(temporary, index=False)
             tracker.metrics({f"{source}_{key}": value for key, value in row.items()}, step=number)
         # which part of the difference is the basis, and which the solver: each basis with each solver
-        label = sets[0]["label"]
-        for other, basis in bases.items():
-            row, _ = query(chosen, basis, *read_set(problem, label, settings["profile"]["crossed_queries"]), label)
-            crossed.append({"basis": other, "solver": chosen["online"]["solver"], **row})
+        label, solver = sets[0]["label"], chosen["online"]["solver"]
+        crossed.append({"basis": source, "solver": solver, **rows[-len(sets)]})
+        for other in set(bases) - {source}:
+            few = read_set(problem, label, settings["profile"]["crossed_queries"])
+            row, _ = query(chosen, bases[other], *few, label)
+            crossed.append({"basis": other, "solver": solver, **row})
     for name, table in (("online", rows), ("crossed", crossed)):
         with replacing_file(folder / f"{name}.csv") as temporary:
             pd.DataFrame(table).to_csv(temporary, index=False)
