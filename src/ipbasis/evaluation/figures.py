@@ -61,7 +61,7 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
     found = (
         f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in problem.parameters
     )
-    upper.set_title(f"query {record['query']} ({record['status']}):  {', '.join(found)}  (95 %)", fontsize=9)
+    upper.set_title(f"query {record['query']}: {record['status']}\n{', '.join(found)}  (95 %)", fontsize=9)
     upper.set_ylabel(", ".join(problem.fields))
     upper.legend(fontsize=8)
     lower.axhline(0, color="#888888", linewidth=0.8)
