@@ -14,13 +14,10 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.evaluation.figures import plot_errors, plot_solutions, plot_times, plot_training
 from ipbasis.evaluation.tables import combine
 from ipbasis.files import replacing_file
-from ipbasis.inverse.estimate import SOLVERS, estimate
 from ipbasis.problem import Problem, Tasks
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, MODELS, REPORTS, Settings, recipe_directory, recipe_settings, run_stage
-from pipelines.steps import read_set, solutions
-
-_SHOWN_QUERIES = 3
+from pipelines.common import DATA, MODELS, REPORTS, Settings, recipe_directory, run_stage
+from pipelines.steps import SHOWN_QUERIES, read_set, shown_points, solutions
 
 
 def read_all(pattern: str) -> list[pd.DataFrame]:
@@ -55,18 +52,15 @@ def choose_best(problem: str) -> int:
 def solution_figure(settings: Settings, readouts: int) -> Figure:
     """A few queries of the first set, fitted by both recipes."""
     problem = Problem(**settings["problem"])
-    observations, truth = read_set(problem.name, settings["observations"]["sets"][0]["label"], _SHOWN_QUERIES)
-    times = np.linspace(*problem.domain[0], 200)
+    observations, truth = read_set(problem.name, settings["observations"]["sets"][0]["label"], SHOWN_QUERIES)
+    points = shown_points(problem)
     initial = truth[[c for c in truth if c.startswith("initial_")]].to_numpy()
-    exact = solutions(problem, Tasks(truth[list(problem.parameters)].to_numpy(), initial), times[None, :, None])
+    exact = solutions(problem, Tasks(truth[list(problem.parameters)].to_numpy(), initial), points[None])
     fits = {}
-    for recipe in reversed(settings["recipes"]):
-        composed = recipe_settings(recipe)
-        source = composed["recipe"]["source"]
-        basis = Basis.load(recipe_directory(problem.name, readouts, source))
-        solver = SOLVERS[composed["online"]["solver"]](**composed["online"])
-        fits[source] = estimate(basis, observations, solver).solution(times)[..., 0]
-    return plot_solutions(times, observations, exact[..., 0], fits)
+    for source in reversed(settings["recipes"]):
+        table = pd.read_parquet(DATA / "estimates" / problem.name / f"readouts-{readouts}" / f"{source}_fits.parquet")
+        fits[source] = table[problem.fields[0]].to_numpy().reshape(-1, len(points))
+    return plot_solutions(points[:, 0], observations, exact[..., 0], fits)
 
 
 def _number(value: object) -> str:

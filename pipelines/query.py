@@ -8,7 +8,7 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.common import DATA, Settings, recipe_directory, recipe_settings, run_stage
-from pipelines.steps import query, read_set, set_name
+from pipelines.steps import fits, query, read_set, set_name
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
@@ -23,10 +23,13 @@ def work(settings: Settings, tracker: Tracker) -> None:
     rows, crossed = [], []
     for source, chosen in composed.items():
         for number, label in enumerate(entry["label"] for entry in sets):
-            row, estimates = query(chosen, bases[source], *read_set(problem, label), label)
+            row, estimates = query(chosen, bases[source], *read_set(problem, label, chosen["recipe"]["queries"]), label)
             rows.append(row)
             with replacing_file(folder / f"{source}_{set_name(label)}.parquet") as temporary:
                 estimates.table.to_parquet(temporary, index=False)
+            if number == 0:
+                with replacing_file(folder / f"{source}_fits.parquet") as temporary:
+                    fits(estimates).to_parquet(temporary, index=False)
             tracker.metrics({f"{source}_{key}": value for key, value in row.items()}, step=number)
         # which part of the difference is the basis, and which the solver: each basis with each solver
         label, solver = sets[0]["label"], chosen["online"]["solver"]

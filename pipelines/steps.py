@@ -1,6 +1,7 @@
 """The steps that stages and studies are made of: simulate, train, query."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ipbasis.tracking import Tracker
 from pipelines.common import DATA, Settings
 
 _SECONDS_BETWEEN_LOGS = 5
+SHOWN_QUERIES = 3
 
 
 def set_name(label: Settings) -> str:
@@ -55,6 +57,20 @@ def solutions(problem: Problem, tasks: Tasks, points: np.ndarray) -> np.ndarray:
     return np.concatenate([integrate(problem, tasks[i : i + 1], points[i, :, 0]) for i in range(len(tasks))])
 
 
+def shown_points(problem: Problem) -> np.ndarray:
+    """(n, d) grid on which the pictures show solutions."""
+    per_axis = 200 if len(problem.coordinates) == 1 else 60
+    return equispaced(problem.domain, per_axis ** len(problem.coordinates), torch.float64).numpy()
+
+
+def fits(estimates: Estimates) -> pd.DataFrame:
+    """The fitted solutions of the first queries, for pictures."""
+    problem = estimates.basis.problem
+    shown = estimates.readouts[:SHOWN_QUERIES]
+    few = replace(estimates, readouts=shown, readout_covariance=None)
+    return long_table(problem, shown_points(problem)[None], few.solution(shown_points(problem)))
+
+
 def simulate(settings: Settings, number: int, queries: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Observations of one set of queries, and the true parameters and initial values behind them.
 
@@ -75,8 +91,10 @@ def simulate(settings: Settings, number: int, queries: int) -> tuple[pd.DataFram
     return long_table(problem, points, values), truth
 
 
-def train_basis(settings: Settings, checkpoint: Path | None, tracker: Tracker) -> tuple[Basis, Training]:
-    """Train the basis that the configuration describes."""
+def train_basis(
+    settings: Settings, checkpoint: Path | None, tracker: Tracker, position: int = 0
+) -> tuple[Basis, Training]:
+    """Train the basis that the configuration describes; its progress bar stands in the line `position`."""
     torch.set_num_threads(1)  # the products are too small to share
     problem, offline = Problem(**settings["problem"]), settings["offline"]
     size = settings["basis"]
@@ -124,7 +142,7 @@ def train_basis(settings: Settings, checkpoint: Path | None, tracker: Tracker) -
         if time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
             send()
 
-    trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log)
+    trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log, position=position)
     send()
     basis = build(
         trained.trunk,

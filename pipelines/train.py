@@ -1,5 +1,8 @@
 """Stage train: one basis for each recipe, at one number of readouts."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import hydra
 import pandas as pd
 from omegaconf import DictConfig
@@ -13,15 +16,21 @@ from pipelines.steps import offline_row, train_basis
 def work(settings: Settings, tracker: Tracker) -> None:
     problem = settings["problem"]["name"]
     place = f"readouts-{settings['basis']['readouts']}"
+    composed = {recipe: recipe_settings(recipe) for recipe in settings["recipes"]}
+    # side by side: each training takes one core
+    with ProcessPoolExecutor(len(composed), get_context("spawn")) as workers:
+        running = {
+            source: workers.submit(
+                train_basis, chosen, ROOT / "checkpoints" / f"{problem}_{place}_{source}.pt", tracker, position
+            )
+            for position, (source, chosen) in enumerate(composed.items())
+        }
+        done = {source: future.result() for source, future in running.items()}
     rows = []
-    for recipe in settings["recipes"]:
-        composed = recipe_settings(recipe)
-        source = composed["recipe"]["source"]
-        checkpoint = ROOT / "checkpoints" / f"{problem}_{place}_{source}.pt"
-        basis, trained = train_basis(composed, checkpoint, tracker)
+    for source, (basis, trained) in done.items():
         directory = recipe_directory(problem, settings["basis"]["readouts"], source)
         basis.save(directory)
-        rows.append(offline_row(composed, basis, trained))
+        rows.append(offline_row(composed[source], basis, trained))
         with replacing_file(DATA / "training" / problem / place / f"{source}_history.csv") as temporary:
             pd.DataFrame(trained.history).to_csv(temporary, index=False)
         tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items()})

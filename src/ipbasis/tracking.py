@@ -41,15 +41,20 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
 
 
 class MlflowTracker:
-    """Logs to one MLflow run.
+    """Logs to one MLflow run; another process that it is sent to logs to the same run.
 
     Args:
-        client: an `mlflow.MlflowClient`.
+        uri: of the tracking store.
         run_id: of the run.
     """
 
-    def __init__(self, client, run_id: str):
-        self._client, self.run_id = client, run_id
+    def __init__(self, uri: str, run_id: str):
+        from mlflow import MlflowClient
+
+        self._client, self._uri, self.run_id = MlflowClient(uri), uri, run_id
+
+    def __reduce__(self):
+        return MlflowTracker, (self._uri, self.run_id)
 
     def parameters(self, values: Mapping[str, object]) -> None:
         from mlflow.entities import Param
@@ -123,7 +128,7 @@ def tracked_run(name: str, group: str, group_name: str, tags: Mapping[str, str],
         own = {**shared, "role": "child", "mlflow.parentRunId": parent}
         run = client.create_run(experiment, run_name=name, tags=own).info.run_id
     try:
-        yield MlflowTracker(client, run)
+        yield MlflowTracker(uri, run)
     except BaseException:
         client.set_terminated(run, "FAILED")
         client.set_terminated(parent, "FAILED")

@@ -71,6 +71,7 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20,
     log: Callable[[dict[str, float]], None] = lambda row: None,
+    position: int = 0,
 ) -> Training:
     """Train a trunk so that its features span the solutions of a problem.
 
@@ -84,6 +85,7 @@ def train(
             written with other settings.
         checkpoint_seconds: time between two checkpoints.
         log: receives the metrics of every validation, with their ``step``.
+        position: line of the progress bar, where several trainings run side by side.
 
     Returns:
         the best trunk and how it came about. Resumed training gives the same result bit for bit.
@@ -111,7 +113,12 @@ def train(
 
     started, saved_at = time.perf_counter() - result.seconds, time.perf_counter()
     progress = tqdm(
-        range(first, settings.steps + 1), initial=first, total=settings.steps + 1, desc=settings.recipe, mininterval=1
+        range(first, settings.steps + 1),
+        initial=first,
+        total=settings.steps + 1,
+        desc=settings.recipe,
+        mininterval=1,
+        position=position,
     )
     for step in progress:
         if checkpoint is not None and time.perf_counter() - saved_at > checkpoint_seconds:
