@@ -26,10 +26,26 @@ def settings_of(config: DictConfig) -> Settings:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def recipe_settings(recipe: str) -> Settings:
-    """The running job's configuration composed for another recipe."""
-    overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith("recipe=")]
-    return settings_of(hydra.compose("config", [*overrides, f"recipe={recipe}"]))
+def composed(**changes: object) -> Settings:
+    """The running job's configuration with other values of some overrides.
+
+    Args:
+        changes: by key; dots in it are written as double underscores, ``basis__readouts=10``.
+    """
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    overrides = [o for o in HydraConfig.get().overrides.task if o.split("=")[0] not in named]
+    return settings_of(hydra.compose("config", [*overrides, *(f"{key}={value}" for key, value in named.items())]))
+
+
+def methods(settings: Settings) -> list[str]:
+    """The recipes by which a problem is queried: those that are trained, and further ones on the same bases."""
+    return [*settings["recipes"], *settings["observations"].get("further_recipes", [])]
+
+
+def trained_readouts(problem: str) -> list[int]:
+    """Numbers of readouts for which there are bases of a problem."""
+    found = (DATA / "training" / problem).glob("readouts-*")
+    return sorted(int(path.name.removeprefix("readouts-")) for path in found)
 
 
 def recipe_directory(problem: str, readouts: int, recipe: str) -> Path:

@@ -1,43 +1,74 @@
-"""Stage query: every set of queries on the bases of one number of readouts."""
+"""Stage query: every cell of a problem on the bases of all numbers of readouts."""
 
 import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
+from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.files import replacing_file
+from ipbasis.problem import Problem
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, Settings, recipe_directory, recipe_settings, run_stage
-from pipelines.steps import fits, query, read_set, set_name
+from pipelines.cells import Cell, cells, points_of, read_set, shown_cells, tasks_of
+from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts
+from pipelines.querying import Answer, fits, query, term_surfaces
+
+
+def _ideal(settings: Settings, cell: Cell) -> object:
+    """Sensitivities of a cell's set, if there is noise to compare with."""
+    if not any(other.noise for other in cells(settings) if other.set == cell.set):
+        return None
+    problem = Problem(**settings["problem"])
+    simulated, truth = read_set(settings, cell.set)
+    return sensitivities(problem, tasks_of(problem, truth), points_of(settings, simulated, len(truth)))
+
+
+def _write(settings: Settings, name: str, answer: Answer, shown: bool) -> None:
+    """Estimates of a cell, and what the pictures show of it."""
+    folder = DATA / "estimates" / settings["problem"]["name"] / "online" / f"readouts-{settings['basis']['readouts']}"
+    tables = {"estimates": answer.table}
+    if shown:
+        tables["fits"] = fits(answer.estimates)
+        if settings["problem"].get("unknown_terms"):
+            tables["terms"] = term_surfaces(answer.estimates)
+    for suffix, table in tables.items():
+        with replacing_file(folder / f"{name}_{suffix}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+
+
+def _crossed(settings: Settings, bases: dict[str, Basis]) -> list[dict]:
+    """One solver on the bases of the other recipes: which part of a difference is the basis, which the solver."""
+    cell = cells(settings)[0]
+    few = read_set(settings, cell.set, settings["budget"]["crossed_queries"])
+    return [
+        {"basis": name, "solver": settings["online"]["solver"], **query(settings, basis, cell, *few).row}
+        for name, basis in bases.items()
+        if name != settings["recipe"]["source"]
+    ]
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
-    problem = settings["problem"]["name"]
-    place = f"readouts-{settings['basis']['readouts']}"
-    folder = DATA / "estimates" / problem / place
-    sets = settings["observations"]["sets"]
-    composed = {recipe: recipe_settings(recipe) for recipe in settings["recipes"]}
-    bases = {
-        recipe: Basis.load(recipe_directory(problem, settings["basis"]["readouts"], recipe)) for recipe in composed
-    }
+    sensitivity = {cell.set: _ideal(settings, cell) for cell in cells(settings)}
+    shown = [cell.name for cell in shown_cells(settings)]
     rows, crossed = [], []
-    for source, chosen in composed.items():
-        for number, label in enumerate(entry["label"] for entry in sets):
-            row, estimates = query(chosen, bases[source], *read_set(problem, label, chosen["recipe"]["queries"]), label)
-            rows.append(row)
-            with replacing_file(folder / f"{source}_{set_name(label)}.parquet") as temporary:
-                estimates.table.to_parquet(temporary, index=False)
-            if number == 0:
-                with replacing_file(folder / f"{source}_fits.parquet") as temporary:
-                    fits(estimates).to_parquet(temporary, index=False)
-            tracker.metrics({f"{source}_{key}": value for key, value in row.items()}, step=number)
-        # which part of the difference is the basis, and which the solver: each basis with each solver
-        label, solver = sets[0]["label"], chosen["online"]["solver"]
-        crossed.append({"basis": source, "solver": solver, **rows[-len(sets)]})
-        for other in set(bases) - {source}:
-            few = read_set(problem, label, settings["profile"]["crossed_queries"])
-            row, _ = query(chosen, bases[other], *few, label)
-            crossed.append({"basis": other, "solver": solver, **row})
+    for readouts in trained_readouts(settings["basis"]["problem"]):
+        bases = {
+            recipe: Basis.load(recipe_directory(settings["basis"]["problem"], readouts, recipe))
+            for recipe in settings["recipes"]
+        }
+        for method in methods(settings):
+            chosen = composed(recipe=method, basis__readouts=readouts)
+            source = chosen["recipe"]["source"]
+            for cell in cells(chosen):
+                few = read_set(chosen, cell.set, chosen["recipe"]["queries"])
+                ideal = sensitivity[cell.set]
+                answer = query(chosen, bases[source], cell, *few, None if ideal is None else ideal[: len(few[1])])
+                rows.append(answer.row)
+                _write(chosen, f"{method}_{cell.name}", answer, cell.name in shown)
+                tracker.metrics({f"{method}_{key}": value for key, value in answer.row.items()}, step=len(rows))
+            own = rows[-len(cells(chosen))]
+            crossed += [{"basis": source, "solver": chosen["online"]["solver"], **own}, *_crossed(chosen, bases)]
+    folder = DATA / "estimates" / settings["problem"]["name"] / "online"
     for name, table in (("online", rows), ("crossed", crossed)):
         with replacing_file(folder / f"{name}.csv") as temporary:
             pd.DataFrame(table).to_csv(temporary, index=False)

@@ -18,8 +18,10 @@ from omegaconf import DictConfig
 from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import Settings, run_stage
-from pipelines.steps import offline_row, query, simulate, train_basis
+from pipelines.cells import Cell, simulate
+from pipelines.common import Settings, composed, run_stage
+from pipelines.querying import query
+from pipelines.training import offline_row, train_basis
 
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
@@ -28,7 +30,7 @@ def trained_once(settings: Settings, place: Path, tracker: Tracker) -> tuple[Bas
     """The basis of a cell and its offline row; cells of one sweep that need the same basis share it.
 
     Args:
-        settings: of the cell.
+        settings: of the training: of the problem and recipe that the basis is for.
         place: directory of the sweep.
         tracker: receives metrics of the training and the basis.
     """
@@ -49,15 +51,17 @@ def work(settings: Settings, tracker: Tracker) -> None:
     chosen = settings["study"]
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         settings = {**settings, "threads": 1}  # the workers share the cores
-    basis, offline = trained_once(settings, sweep_directory(), tracker)
-    observations, truth = simulate(settings, chosen["set"], chosen["queries"])
-    label = settings["observations"]["sets"][chosen["set"]]["label"]
-    row, estimates = query(settings, basis, observations, truth, label)
+    training = composed(problem=settings["basis"]["problem"], recipe=settings["recipe"]["source"])
+    basis, offline = trained_once(training, sweep_directory(), tracker)
+    observed = settings["observations"]
+    label = observed["sets"][chosen["set"]]["label"]
+    cell = Cell(chosen["set"], observed["number"], observed["noise"], label)
+    answer = query(settings, basis, cell, *simulate(settings, chosen["set"], chosen["queries"]))
     overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task)
-    further = {f"offline_{key}": value for key, value in offline.items() if key not in row or key in _BOTH}
-    row = {**overrides, **{key: value for key, value in row.items() if key not in overrides}, **further}
+    further = {f"offline_{key}": value for key, value in offline.items() if key not in answer.row or key in _BOTH}
+    row = {**overrides, **{key: value for key, value in answer.row.items() if key not in overrides}, **further}
     output = Path(HydraConfig.get().runtime.output_dir)
-    estimates.table.to_csv(output / "estimates.csv", index=False)
+    answer.table.to_csv(output / "estimates.csv", index=False)
     pd.DataFrame([row]).to_csv(output / "row.csv", index=False)
     tracker.metrics(row)
     tracker.artefact(output / "estimates.csv")

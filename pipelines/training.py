@@ -1,0 +1,110 @@
+"""The step that makes a basis, for stages and studies."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ipbasis.basis.artefact import Basis
+from ipbasis.basis.compression import CompressionSettings
+from ipbasis.basis.forward import ForwardSettings
+from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.quadrature import equispaced, gauss_legendre
+from ipbasis.basis.training import Training, TrainingSettings, train
+from ipbasis.inverse.validation import AdamValidator, GaussNewtonValidator, ValidationSettings, build_basis
+from ipbasis.problem import Problem
+from ipbasis.reference.solutions import solutions
+from ipbasis.tracking import Tracker
+from pipelines.common import Settings
+
+_SECONDS_BETWEEN_LOGS = 5
+
+
+def train_basis(
+    settings: Settings, checkpoint: Path | None, tracker: Tracker, position: int = 0
+) -> tuple[Basis, Training]:
+    """Train the basis that the configuration describes; its progress bar stands in the line `position`."""
+    torch.set_num_threads(1)  # the products are too small to share
+    problem, offline = Problem(**settings["problem"]), settings["offline"]
+    size = settings["basis"]
+    trunk_settings = TrunkSettings(width=size["width"], depth=size["depth"], dtype=offline["dtype"])
+    training = TrainingSettings(**offline["training"])
+    forward = ForwardSettings(**offline["forward"])
+    compression = CompressionSettings(**offline["compression"]) if offline["compression"] else None
+    validation = ValidationSettings(**offline["validation"])
+
+    tasks = problem.sample_tasks(validation.queries, np.random.default_rng(validation.seed))
+    seen = equispaced(problem.domain, validation.observations, torch.float64).numpy()[None]
+    values = solutions(problem, tasks, seen)
+    quadrature = gauss_legendre(problem.domain, size["quadrature_points"])
+    truth = solutions(problem, tasks, quadrature.points.numpy()[None])
+    build = partial(
+        build_basis,
+        problem,
+        trunk_settings=trunk_settings,
+        forward=forward,
+        compression=compression,
+        quadrature_points=size["quadrature_points"],
+        tasks=tasks,
+        truth=truth,
+    )
+    if training.recipe == "trained_heads":
+        dtype = getattr(torch, offline["dtype"])
+        features = Trunk(problem.domain, trunk_settings, torch.Generator()).features
+        validator = AdamValidator(
+            problem, features, validation, forward, training.collocation_points, tasks, seen[0], values, dtype
+        )
+    else:
+        validator = GaussNewtonValidator(problem, build, tasks, seen[0], values)
+    waiting: list[dict[str, float]] = []
+    sent = time.perf_counter()
+
+    def send() -> None:
+        nonlocal sent
+        tracker.history(waiting, prefix=f"{settings['recipe']['source']}_")
+        waiting.clear()
+        sent = time.perf_counter()
+
+    def log(row: dict[str, float]) -> None:
+        """Send metrics every few seconds: one by one they would cost more than the training."""
+        waiting.append(row)
+        if time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
+            send()
+
+    trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log, position=position)
+    send()
+    basis = build(
+        trained.trunk,
+        settings={"basis": size, "offline": offline, "recipe": settings["recipe"], "profile": settings["profile"]},
+        figures={
+            "step": trained.best["step"],
+            "loss": trained.best["loss"],
+            "validation_parameter_mse": trained.best["validation_parameter_mse"],
+            "seconds": trained.seconds,
+        },
+    )
+    return basis, trained
+
+
+def offline_row(settings: Settings, basis: Basis, trained: Training) -> dict:
+    """Row of the offline table."""
+    training = settings["offline"]["training"]
+    return {
+        "source": settings["recipe"]["source"],
+        "readouts": training["readouts"],
+        "width": settings["basis"]["width"],
+        "epochs": trained.history[-1]["step"],
+        "learning_rate": training["learning_rate"],
+        **settings["observations"]["training_label"],
+        "validation_queries": settings["offline"]["validation"]["queries"],
+        "train_loss": trained.best["loss"],
+        "validation_loss": trained.best["validation_loss"],
+        "validation_parameter_mse": trained.best["validation_parameter_mse"],
+        "seconds": trained.seconds,
+        "best_epoch": trained.best["step"],
+        "functions": basis.record.functions,
+        "residual_accuracy": basis.record.accuracy.residual,
+        "solution_accuracy": basis.record.accuracy.solution,
+    }
