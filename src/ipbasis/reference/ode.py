@@ -23,6 +23,7 @@ class FirstOrderSystem:
         if len(problem.coordinates) != 1 or problem.truth is None:
             raise InputError(f"{problem.name}: only an ODE with every term known can be integrated")
         notation, residuals = problem.notation, problem.truth.residuals
+        self._jets = problem.truth.jets
         orders = [0] * len(problem.fields)
         for jet in problem.truth.jets:
             orders[jet.field] = max(orders[jet.field], len(jet.index))
@@ -47,8 +48,29 @@ class FirstOrderSystem:
         self._free = list(problem.free_initial)
         self._fixed = {j: float(e.subs(time, problem.domain[0, 0])) for j, e in problem.fixed_initial.items()}
 
-    def right_side(self, time: float, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-        """(state, tasks) time derivative of a state of the same shape; parameters (parameters, tasks)."""
+    def fields_of(self, state: np.ndarray) -> np.ndarray:
+        """(tasks, n, fields) values of the fields in states (state, tasks, n)."""
+        rows = [row for row, jet in enumerate(self.state) if jet.index == ()]
+        return state[rows].transpose(1, 2, 0)
+
+    def jets_of(self, times: np.ndarray, state: np.ndarray, parameters: np.ndarray) -> dict[Jet, np.ndarray]:
+        """Every jet of the equations along solutions, the highest derivatives from the right-hand side.
+
+        Args:
+            times: (n,) or (tasks, n).
+            state: (state, tasks, n).
+            parameters: (parameters, tasks).
+
+        Returns:
+            (tasks, n) values by jet.
+        """
+        values = dict(zip(self.state, state, strict=True))
+        rates = self.right_side(times, state, parameters[..., None])
+        values |= {Jet(jet.field, (*jet.index, 0)): rate for jet, rate in zip(self.state, rates, strict=True)}
+        return {jet: values[jet] for jet in self._jets}
+
+    def right_side(self, time: float | np.ndarray, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """Time derivative of a state (state, tasks, ...); parameters (parameters, tasks, ...) broadcast against it."""
         return np.stack(np.broadcast_arrays(*self._right(time, state, parameters), state[0])[:-1])
 
     def initial_state(self, tasks: Tasks) -> np.ndarray:
@@ -70,20 +92,8 @@ def first_order_system(problem: Problem) -> FirstOrderSystem:
     return _first_order_system(problem.model_dump_json())
 
 
-def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-    """Solutions of many tasks of an ODE problem.
-
-    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853).
-
-    Args:
-        problem: an ODE problem.
-        tasks: parameters and initial values.
-        times: (n,) times within the domain, in any order.
-        tolerance: error allowed, relative to the size of each task's solution.
-
-    Returns:
-        (tasks, n, fields) values of the fields.
-    """
+def integrate_state(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """(state, tasks, n) states of many tasks of an ODE problem; see `integrate`."""
     system = first_order_system(problem)
     parameters, start = tasks.parameters.T, system.initial_state(tasks)
     shape = start.shape
@@ -103,6 +113,21 @@ def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: floa
     )
     if not solution.success:
         raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
-    values = solution.y.reshape(*shape, -1)
-    rows = [system.state.index(Jet(field, ())) for field in range(len(problem.fields))]
-    return values[rows].transpose(1, 2, 0)[:, inverse]
+    return solution.y.reshape(*shape, -1)[..., inverse]
+
+
+def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """Solutions of many tasks of an ODE problem.
+
+    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853).
+
+    Args:
+        problem: an ODE problem.
+        tasks: parameters and initial values.
+        times: (n,) times within the domain, in any order.
+        tolerance: error allowed, relative to the size of each task's solution.
+
+    Returns:
+        (tasks, n, fields) values of the fields.
+    """
+    return first_order_system(problem).fields_of(integrate_state(problem, tasks, times, tolerance))

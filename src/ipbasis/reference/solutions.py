@@ -1,0 +1,136 @@
+"""Reference solutions of any problem that has them, and the truth as the paper simulated it."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from ipbasis.equations import Jet
+from ipbasis.errors import InputError
+from ipbasis.problem import Problem, Tasks
+from ipbasis.reference.galerkin import linear_evolution, solve_linear
+from ipbasis.reference.ode import first_order_system, integrate_state
+
+_STATES_AT_ONCE = 10_000_000  # numbers that one integration of tasks with points of their own may hold
+_PUBLISHED_NODES = 501  # of the published mesh, per coordinate
+
+
+def has_reference(problem: Problem) -> bool:
+    """Whether `solutions` can solve the problem: an ODE, or a linear evolution equation zero at both walls."""
+    try:
+        first_order_system(problem) if len(problem.coordinates) == 1 else linear_evolution(problem)
+    except InputError:
+        return False
+    return True
+
+
+def _within(problem: Problem, points: np.ndarray) -> np.ndarray:
+    """Points (1 or tasks, n, d) moved into the domain, where they lie outside by rounding alone."""
+    low, high = problem.domain.T
+    slack = 1e-9 * (high - low)
+    if not ((points >= low - slack) & (points <= high + slack)).all():
+        raise InputError(f"{problem.name}: a point lies outside the domain, where there is no reference solution")
+    return np.clip(points, low, high)
+
+
+def _states(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float) -> np.ndarray:
+    """(state, tasks, n) states of an ODE problem at points (1 or tasks, n, 1).
+
+    Tasks with points of their own are integrated together too, as many as fit in memory over the union of
+    their points.
+    """
+    if len(points) == 1:
+        return integrate_state(problem, tasks, points[0, :, 0], tolerance)
+    count, number, _ = points.shape
+    states = len(first_order_system(problem).state)
+    size = max(int(np.sqrt(_STATES_AT_ONCE / (states * number))), 1)
+    parts = []
+    for first in range(0, count, size):
+        some, times = tasks[first : first + size], points[first : first + size, :, 0]
+        together = integrate_state(problem, some, times.ravel(), tolerance).reshape(states, len(some), *times.shape)
+        parts.append(np.einsum("sttn->stn", together))
+    return np.concatenate(parts, axis=1)
+
+
+def solutions(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """Reference solutions of many tasks.
+
+    Args:
+        problem: an ODE problem, or a linear evolution equation in one space coordinate, zero at both walls.
+        tasks: parameters and initial values.
+        points: (1 or tasks, n, d) points, the same for all tasks or each task's own.
+        tolerance: error allowed, relative to the size of each task's solution.
+
+    Returns:
+        (tasks, n, fields) values of the fields.
+
+    Raises:
+        InputError: if the problem has no reference solution, or a point lies outside the domain.
+    """
+    points = _within(problem, points)
+    if len(problem.coordinates) > 1:
+        return solve_linear(problem, tasks, points, tolerance)
+    return first_order_system(problem).fields_of(_states(problem, tasks, points, tolerance))
+
+
+def jets(problem: Problem, tasks: Tasks, points: np.ndarray) -> dict[Jet, np.ndarray]:
+    """Values of every field and derivative that occurs in the equations of an ODE problem, along its solutions.
+
+    Args:
+        problem: an ODE problem.
+        tasks: parameters and initial values.
+        points: (1 or tasks, n, 1) points, the same for all tasks or each task's own.
+
+    Returns:
+        (tasks, n) values by jet; the highest derivatives come from the equations themselves.
+    """
+    points, system = _within(problem, points), first_order_system(problem)
+    return system.jets_of(points[..., 0], _states(problem, tasks, points, 1e-10), tasks.parameters.T)
+
+
+def _published_ode(problem: Problem, task: Tasks, times: np.ndarray) -> np.ndarray:
+    """(1, n, fields) one task as published: RK45 at the default tolerances of SciPy."""
+    system, parameters = first_order_system(problem), task.parameters[0]
+    unique, inverse = np.unique(times, return_inverse=True)
+    solution = solve_ivp(
+        lambda t, y: system.right_side(t, y, parameters),
+        problem.domain[0],
+        system.initial_state(task)[:, 0],
+        method="RK45",
+        t_eval=unique,
+        rtol=1e-3,
+        atol=1e-6,
+    )
+    if not solution.success:
+        raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
+    return system.fields_of(solution.y[:, None, inverse])
+
+
+def published_solutions(problem: Problem, tasks: Tasks, points: np.ndarray) -> np.ndarray:
+    """What the published data holds at the given points, with its two faults.
+
+    ODEs are integrated to a relative tolerance of 1e-3 only. Data of partial differential equations is noted at
+    coordinates that are too far from the low end of each interval: node i of 501 at i/499 of it, instead of i/500.
+
+    Args:
+        problem: as for `solutions`.
+        tasks: parameters and initial values.
+        points: (1 or tasks, n, d) points, the same for all tasks or each task's own.
+
+    Returns:
+        (tasks, n, fields) values of the fields.
+    """
+    points = _within(problem, points)
+    if len(problem.coordinates) > 1:
+        low = problem.domain[:, 0]
+        actual = low + (points - low) * (_PUBLISHED_NODES - 2) / (_PUBLISHED_NODES - 1)
+        return solve_linear(problem, tasks, actual)
+    each = [_published_ode(problem, tasks[i : i + 1], points[i % len(points), :, 0]) for i in range(len(tasks))]
+    return np.concatenate(each)
+
+
+# the values of `ObservationSettings.truth`
+TRUTHS: dict[str, Callable[[Problem, Tasks, np.ndarray], np.ndarray]] = {
+    "exact": solutions,
+    "published_tolerance": published_solutions,
+}
