@@ -76,8 +76,11 @@ class VariableProjection:
         tasks = self.problem.sample_tasks(self.settings.readouts, rng)
         drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
         evaluated = self.forward.evaluate(trunk, drawn.points)
-        readouts = self.forward.solve(evaluated, drawn, tasks).readouts.to(trunk.domain.dtype)
-        return self.forward.loss(evaluated, drawn.points, tasks, readouts), evaluated
+        reference = self.forward.reference(tasks, drawn.points)
+        readouts, linearised = self.forward.solve_fast(evaluated, drawn, tasks, reference)
+        readouts = readouts.to(trunk.domain.dtype)
+        loss = self.forward.loss(evaluated, drawn.points, tasks, readouts, linearised, reference)
+        return loss, evaluated
 
 
 class TrainedHeads:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ipbasis.basis.taylor import streams, tanh_network
@@ -14,11 +14,20 @@ from ipbasis.problem import Declared
 
 
 class TrunkSettings(Declared):
-    """Size and number type of a trunk: `depth` layers of `width` neurons."""
+    """Size and number type of a trunk, and how fast its untrained features vary.
+
+    Args:
+        width: neurons per layer, which is the number of features.
+        depth: layers.
+        dtype: number type.
+        first_layer_scale: factor on the initial weights and biases of the first layer; above 1 for
+            solutions that vary several times within the domain.
+    """
 
     width: PositiveInt
     depth: PositiveInt
     dtype: Literal["float32", "float64"]
+    first_layer_scale: PositiveFloat = 1.0
 
 
 class Trunk(nn.Module):
@@ -30,7 +39,8 @@ class Trunk(nn.Module):
     Args:
         domain: (d, 2) lower and upper end of each coordinate.
         settings: the width is the number of features H, too.
-        generator: source of the initial weights (uniform, as `torch.nn.Linear` draws them).
+        generator: source of the initial weights: uniform, as `torch.nn.Linear` draws them, those of the
+            first layer times `first_layer_scale`.
     """
 
     def __init__(self, domain: np.ndarray, settings: TrunkSettings, generator: torch.Generator):
@@ -39,9 +49,10 @@ class Trunk(nn.Module):
         domain = torch.as_tensor(domain, dtype=dtype)
         self.register_buffer("domain", domain)
         for layer, inputs in enumerate([len(domain)] + [width] * (settings.depth - 1)):
+            bound = inputs**-0.5 * (settings.first_layer_scale if layer == 0 else 1)
             for name, shape in ((f"weight{layer}", (width, inputs)), (f"bias{layer}", (width,))):
                 draw = torch.rand(shape, generator=generator, dtype=torch.float64)
-                self.register_parameter(name, nn.Parameter((inputs**-0.5 * (2 * draw - 1)).to(dtype)))
+                self.register_parameter(name, nn.Parameter((bound * (2 * draw - 1)).to(dtype)))
 
     @property
     def features(self) -> int:

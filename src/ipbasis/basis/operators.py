@@ -41,6 +41,9 @@ def theta(system: Equations, parameters: Tensor) -> tuple[Tensor, Tensor]:
 class Operators:
     """The operators of the affine split on a set of points.
 
+    All of them are combinations of few blocks: a derivative of the features times a function of the
+    coordinates. What holds for the blocks, such as a triangular factor, serves every operator.
+
     Args:
         system: equations with an affine split.
         points: (n, d) where the features are taken.
@@ -50,48 +53,78 @@ class Operators:
     def __init__(self, system: Equations, points: Tensor, fields: int):
         symbols = tuple(system.notation.coordinates.values())
         coordinates = points.unbind(-1)
-
-        def at_points(expression: sympy.Expr) -> Tensor | float:
-            if expression.is_number:
-                return float(expression)
-            return _columns(compile_torch(symbols, (expression,))(*coordinates), coordinates[0])
-
-        self._shape = (len(system.affine.thetas), len(system.residuals), len(points))
+        blocks: dict[tuple[MultiIndex, sympy.Expr], int] = {}
+        columns: dict[sympy.Expr, int] = {}
+        self._shape = (len(system.affine.thetas), len(system.residuals))
         self._fields = fields
         self._terms, self._sources = [], []
         for q, operator in enumerate(system.affine.operators):
             for e, (coefficients, source) in enumerate(zip(operator.coefficients, operator.sources, strict=True)):
-                self._sources.append((q, e, at_points(source)))
-                self._terms += [(q, e, jet.field, jet.index, at_points(c)) for jet, c in coefficients.items()]
+                for jet, coefficient in coefficients.items():
+                    factor, function = coefficient.as_coeff_Mul()
+                    block = blocks.setdefault((jet.index, function), len(blocks))
+                    self._terms.append((q, e, jet.field, block, float(factor)))
+                if source != 0:
+                    factor, function = source.as_coeff_Mul()
+                    self._sources.append((q, e, columns.setdefault(function, len(columns)), float(factor)))
 
-    def rows(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
-        """The operators applied to the features.
+        def at_points(expression: sympy.Expr) -> Tensor:
+            return _columns(compile_torch(symbols, (expression,))(*coordinates), coordinates[0])
 
-        Args:
-            features: for each derivative that occurs, (n, K) at the points.
+        self._blocks = [(index, None if f == 1 else at_points(f)) for index, f in blocks]
+        self._columns = [at_points(f) for f in columns]
+
+    def blocks(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
+        """(n, B K + S) the B blocks that occur, for features (n, K), and the S functions in sources."""
+        blocks = [features[index] if f is None else f * features[index] for index, f in self._blocks]
+        return torch.cat([*blocks, *self._columns], dim=1)
+
+    def assemble(self, blocks: Tensor) -> Tensor:
+        """The operators, from their blocks (m, B K + S) or a factor of them.
 
         Returns:
-            (Q, E, n, F K + 1) for E equations; the last column is the source, so that the residual is
+            (Q, E, m, F K + 1) for E equations; the last column is the source, so that the residual is
             ``Σ_q θ_q rows_q (w, 1)`` with the readouts of all fields in a row in w.
         """
-        value = features[()]
-        width = value.shape[1]
-        rows = value.new_zeros(*self._shape, self._fields * width + 1)
-        for q, e, field, index, coefficient in self._terms:
-            rows[q, e, :, field * width : (field + 1) * width] += coefficient * features[index]
-        for q, e, source in self._sources:
-            if isinstance(source, Tensor) or source != 0:
-                rows[q, e, :, -1:] += source
+        width = (blocks.shape[1] - len(self._columns)) // len(self._blocks)
+        rows = blocks.new_zeros(*self._shape, len(blocks), self._fields * width + 1)
+        for q, e, field, block, factor in self._terms:
+            part = rows[q, e, :, field * width : (field + 1) * width]
+            part.add_(blocks[:, block * width : (block + 1) * width], alpha=factor)
+        for q, e, column, factor in self._sources:
+            rows[q, e, :, -1].add_(blocks[:, len(self._blocks) * width + column], alpha=factor)
         return rows
+
+    def rows(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
+        """(Q, E, n, F K + 1) the operators applied to features (n, K), see `assemble`."""
+        return self.assemble(self.blocks(features))
+
+
+def residual_rows(problem: Problem, features: Mapping[MultiIndex, Tensor], quadrature: Quadrature) -> Tensor:
+    """As few rows as give the mean squared residual: their number depends on the features, not on the points.
+
+    ``mean residual² = |Σ_q θ_q rows_q (w, 1)|²`` for readouts w. This is the Gram matrix of all operators,
+    kept as its root: squaring would cost half of the digits.
+
+    Args:
+        problem: a problem with an affine split.
+        features: for each derivative that occurs, (n, K) in float64.
+        quadrature: where the features were taken.
+
+    Returns:
+        (Q, m, F K + 1)
+    """
+    operators = Operators(problem.system, quadrature.points.double(), len(problem.fields))
+    blocks = operators.blocks(features) * quadrature.weights.double().sqrt()[:, None]
+    if len(blocks) > blocks.shape[1]:
+        _, blocks = torch.linalg.qr(blocks, mode="r")
+    return operators.assemble(blocks).flatten(1, 2)
 
 
 def residual_factor(
     problem: Problem, features: Mapping[MultiIndex, Tensor], quadrature: Quadrature, reduce: Tensor | None = None
 ) -> Tensor:
-    """A triangular factor of the residual's normal matrix, so that the cost no longer depends on the points.
-
-    ``mean residual² = |Σ_q θ_q factor_q (w, 1)|²`` for readouts w in the coordinates `reduce`. This is the
-    Gram matrix of all operators, kept as its root: squaring would cost half of the digits.
+    """`residual_rows` of all operators, triangular together, for readouts in the coordinates `reduce`.
 
     Args:
         problem: a problem with an affine split.
@@ -102,8 +135,7 @@ def residual_factor(
     Returns:
         (Q, m, r + 1)
     """
-    rows = Operators(problem.system, quadrature.points.double(), len(problem.fields)).rows(features)
-    rows = (rows * quadrature.weights.double().sqrt()[:, None]).flatten(1, 2)
+    rows = residual_rows(problem, features, quadrature)
     if reduce is not None:
         rows = torch.cat([rows[..., :-1] @ reduce, rows[..., -1:]], dim=2)
     _, triangular = torch.linalg.qr(torch.cat([*rows], dim=1), mode="r")
@@ -138,6 +170,7 @@ class Conditions:
         fields: number of fields F.
         fixed: (m,) part of the right-hand side that is the same for every task.
         selection: (m, free initial values) part that takes up the task's initial values.
+        initial_rows: how many rows, the first ones, are initial conditions.
     """
 
     points: Tensor
@@ -146,6 +179,7 @@ class Conditions:
     fields: int
     fixed: Tensor
     selection: Tensor
+    initial_rows: int
 
     def rows(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
         """(m, F K) rows, for features (c, K) at `points`."""
@@ -210,6 +244,7 @@ def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
         add(grid, at, {jet: one}, zero, jet)
     for jet, formula in problem.fixed_initial.items():
         add(grid, at, {jet: one}, formula, None)
+    initial_rows = sum(map(len, fixed))
     for known, system in problem.boundary_systems:
         grid, at = part(known)
         for row in range(len(system.residuals)):
@@ -223,4 +258,5 @@ def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
         len(problem.fields),
         torch.cat(fixed) if fixed else torch.zeros(0, dtype=dtype),
         torch.cat(selections) if selections else torch.zeros(0, len(free), dtype=dtype),
+        initial_rows,
     )
