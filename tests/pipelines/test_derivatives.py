@@ -1,0 +1,74 @@
+"""The stage of the derivative benchmark, at its published sizes and tiny."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ipbasis.baselines.derivatives import METHODS, PASSES
+from pipelines import derivatives, outputs
+from pipelines.common import settings_of
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+class Recorder:
+    """A tracker that keeps what it is given."""
+
+    def __init__(self):
+        self.figures, self.paths = {}, []
+
+    def parameters(self, values):
+        pass
+
+    def history(self, rows, prefix=""):
+        pass
+
+    def metrics(self, values, step=0):
+        self.figures |= values
+
+    def artefact(self, path, folder=""):
+        self.paths.append(path)
+
+
+def settings(*overrides):
+    with initialize_config_dir(str(CONF), version_base=None):
+        return settings_of(compose("derivatives", list(overrides)))
+
+
+def test_sizes_are_the_published_ones_and_then_a_sweep():
+    everything = settings("++profile.derivatives={repeats: 1, points: 10000}")
+    found = {}
+    for problem, size in derivatives.cases(everything):
+        found[problem.name, len(problem.coordinates), size.features] = size
+    lotka_volterra = found["lotka_volterra", 1, 64]
+    assert (lotka_volterra.depth, lotka_volterra.points, lotka_volterra.readouts) == (4, 1000, 100)
+    assert found["damped_oscillator", 1, 40].points == 30
+    assert found["quantum_oscillator", 2, 100].depth == 5
+    assert {key[1] for key in found if key[0] == "laplacian"} == {1, 2, 3, 4}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "REPORTS", tmp_path)
+    return tmp_path
+
+
+def test_writes_table_and_figure(place):
+    tiny = settings(
+        "++profile.derivatives={repeats: 1, points: 3}", "laplacian.features=[1,2]", "laplacian.coordinates=[1,2]"
+    )
+    tracker = Recorder()
+    derivatives.work(tiny, tracker)
+    table = pd.read_csv(place / "tables" / "derivatives.csv")
+    assert list(table)[:7] == ["problem", "coordinates", "features", "points", "method", "pass", "seconds"]
+    cells = table.groupby(["problem", "coordinates", "features"], sort=False)
+    assert len(cells) == 3 + 4
+    for _, rows in cells:
+        assert set(zip(rows["method"], rows["pass"], strict=True)) == {(m, p) for m in METHODS for p in PASSES}
+    assert (table["points"] == 3).all()
+    assert (table["seconds"] > 0).all()
+    assert (place / "figures" / "derivatives.png").stat().st_size > 10_000
+    assert tracker.paths == [place / "tables" / "derivatives.csv", place / "figures" / "derivatives.png"]
+    assert tracker.figures["lotka_volterra_reverse_loop_seconds"] > 0
