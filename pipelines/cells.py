@@ -20,6 +20,8 @@ from ipbasis.problem import Problem, Tasks
 from ipbasis.reference.solutions import solutions
 from pipelines.common import DATA, Settings
 
+_UNITS = {"percent": "% ", "absolute": ""}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -30,12 +32,14 @@ class Cell:
         number: observations of each query, the first ones of those simulated.
         noise: size of the noise.
         label: what the tables note of it.
+        text: the same in words, for pictures.
     """
 
     set: int
     number: int
     noise: float
     label: Mapping[str, float]
+    text: str = ""
 
     @property
     def name(self) -> str:
@@ -81,8 +85,16 @@ def cells(settings: Settings) -> list[Cell]:
     for (position, entry), noise, number in product(enumerate(chosen["sets"]), noises, numbers):
         varied = {f"noise_{chosen['noise_unit']}": noise} if "noise" in crossed else {}
         varied |= {"observations": number} if "number" in crossed else {}
-        found.append(Cell(position, number, noise, {**entry["label"], **varied}))
+        parts = [entry.get("text"), f"{noise:g} {_UNITS[chosen['noise_unit']]}noise" if "noise" in crossed else None]
+        parts.append(f"{number} observations" if "number" in crossed else None)
+        text = ", ".join(part for part in parts if part)
+        found.append(Cell(position, number, noise, {**entry["label"], **varied}, text))
     return found
+
+
+def label_keys(settings: Settings) -> list[str]:
+    """Columns of the online table that say which cell a row is of."""
+    return list(dict.fromkeys(key for cell in cells(settings) for key in cell.label))
 
 
 def shown_cells(settings: Settings) -> list[Cell]:
@@ -91,6 +103,13 @@ def shown_cells(settings: Settings) -> list[Cell]:
     if named is None:
         return found[:1]
     return [cell for labels in named for cell in found if labels.items() <= cell.label.items()]
+
+
+def shown_queries(settings: Settings) -> list[int]:
+    """Numbers of the queries that the pictures show, spread over those that every recipe answers."""
+    counts = [settings["budget"]["queries"], settings["budget"]["paper_queries"]]
+    counts += [len(values) for entry in settings["observations"]["sets"] for values in entry.get("tasks", {}).values()]
+    return np.unique(np.linspace(0, min(counts) - 1, 3).round().astype(int)).tolist()
 
 
 def _tasks(settings: Settings, number: int, queries: int) -> Tasks:

@@ -8,7 +8,7 @@ from ipbasis.evaluation.figures import plot_training
 from ipbasis.evaluation.tables import combine
 from ipbasis.tracking import Tracker
 from pipelines.common import DATA, Settings, run_stage
-from pipelines.reports import published, read_all, write_figure, write_table
+from pipelines.outputs import published, read_all, write_figure, write_table
 
 
 def work(settings: Settings, tracker: Tracker) -> None:

@@ -9,7 +9,7 @@ from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
 from ipbasis.tracking import Tracker
-from pipelines.cells import Cell, cells, points_of, read_set, shown_cells, tasks_of
+from pipelines.cells import Cell, cells, points_of, read_set, shown_cells, shown_queries, tasks_of
 from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts
 from pipelines.querying import Answer, fits, query, term_surfaces
 
@@ -23,14 +23,14 @@ def _ideal(settings: Settings, cell: Cell) -> object:
     return sensitivities(problem, tasks_of(problem, truth), points_of(settings, simulated, len(truth)))
 
 
-def _write(settings: Settings, name: str, answer: Answer, shown: bool) -> None:
-    """Estimates of a cell, and what the pictures show of it."""
+def _write(settings: Settings, name: str, answer: Answer, simulated: pd.DataFrame | None) -> None:
+    """Estimates of a cell and, with its noise-free observations, what the pictures show of it."""
     folder = DATA / "estimates" / settings["problem"]["name"] / "online" / f"readouts-{settings['basis']['readouts']}"
     tables = {"estimates": answer.table}
-    if shown:
-        tables["fits"] = fits(answer.estimates)
+    if simulated is not None:
+        tables["fits"] = fits(answer.estimates, shown_queries(settings))
         if settings["problem"].get("unknown_terms"):
-            tables["terms"] = term_surfaces(answer.estimates)
+            tables["terms"] = term_surfaces(answer.estimates, shown_queries(settings), simulated)
     for suffix, table in tables.items():
         with replacing_file(folder / f"{name}_{suffix}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
@@ -64,7 +64,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
                 ideal = sensitivity[cell.set]
                 answer = query(chosen, bases[source], cell, *few, None if ideal is None else ideal[: len(few[1])])
                 rows.append(answer.row)
-                _write(chosen, f"{method}_{cell.name}", answer, cell.name in shown)
+                _write(chosen, f"{method}_{cell.name}", answer, few[0] if cell.name in shown else None)
                 tracker.metrics({f"{method}_{key}": value for key, value in answer.row.items()}, step=len(rows))
             own = rows[-len(cells(chosen))]
             crossed += [{"basis": source, "solver": chosen["online"]["solver"], **own}, *_crossed(chosen, bases)]

@@ -17,8 +17,6 @@ from ipbasis.reference.terms import true_terms
 from pipelines.cells import Cell, Observed, observe, tasks_of
 from pipelines.common import Settings
 
-SHOWN_QUERIES = 3
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -27,7 +25,7 @@ class Answer:
     Args:
         row: of the online table.
         estimates: of the first draw of the noise.
-        table: estimates of all draws.
+        table: estimates of all draws, with the errors of the unknown terms where there are any.
     """
 
     row: dict
@@ -71,6 +69,13 @@ def query(
     scored = settings["observations"]["scored"]
     published = online["solver"] == "adam"
     misfit = data_misfit(estimates, first)
+    terms = {}
+    if problem.unknown_terms:
+        # along the trajectories, at the points of observation
+        true = true_terms(problem, tasks_of(problem, first.truth), first.points)
+        found = estimates.terms(first.points[0])
+        table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(found, true, strict=True)]))
+        terms = {"terms": "network" if published else online["solver"], **term_errors(found, true)}
     row = {
         "source": settings["recipe"]["source"],
         "readouts": settings["basis"]["readouts"],
@@ -80,7 +85,7 @@ def query(
         "learning_rate": getattr(solver, "learning_rate", None),
         "loss": float(estimates.table["objective"].mean()) if published else misfit,
         **parameter_errors(table, every, scored),
-        **(_term_scores(problem, online["solver"], estimates, first) if problem.unknown_terms else {}),
+        **terms,
         "seconds": seconds,
         "seconds_per_query": seconds / len(truth),
         "noise": cell.noise,
@@ -109,13 +114,6 @@ def data_misfit(estimates: Estimates, observed: Observed) -> float:
     return float(((fitted - values) ** 2).mean())
 
 
-def _term_scores(problem: Problem, solver: str, estimates: Estimates, observed: Observed) -> dict:
-    """How the unknown terms were searched, and their errors at the points of observation."""
-    true = true_terms(problem, tasks_of(problem, observed.truth), observed.points)
-    found = estimates.terms(observed.points[0])
-    return {"terms": "network" if solver == "adam" else solver, **term_errors(found, true)}
-
-
 def _against_ideal(settings: Settings, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:
     """Mean absolute errors at the Cramér-Rao bound, and how many times larger those of the row are."""
     problem, known = Problem(**settings["problem"]), settings["observations"].get("known", [])
@@ -141,27 +139,32 @@ def shown_points(problem: Problem) -> np.ndarray:
     return equispaced(problem.domain, per_axis ** len(problem.coordinates), torch.float64).numpy()
 
 
-def fits(estimates: Estimates) -> pd.DataFrame:
-    """The fitted solutions of the first queries, for pictures."""
+def fits(estimates: Estimates, shown: list[int]) -> pd.DataFrame:
+    """The fitted solutions of some queries, for pictures."""
     problem = estimates.basis.problem
-    values = estimates.solution(shown_points(problem))[:SHOWN_QUERIES]
-    return long_table(problem, shown_points(problem)[None], values)
+    table = long_table(problem, shown_points(problem)[None], estimates.solution(shown_points(problem))[shown])
+    return table.assign(query=np.array(shown)[table["query"]])
 
 
-def term_surfaces(estimates: Estimates) -> pd.DataFrame:
-    """The unknown terms that the first queries gave, on a grid of the fields over what the fit visits, for pictures.
+def term_surfaces(estimates: Estimates, shown: list[int], simulated: pd.DataFrame) -> pd.DataFrame:
+    """The unknown terms that some queries gave, on a grid of the fields, for pictures.
+
+    Args:
+        estimates: of all queries.
+        shown: numbers of the queries.
+        simulated: noise-free observations of the queries; the grid spans what they visit.
 
     Returns:
         columns ``query``, the fields, and the terms.
     """
     problem = estimates.basis.problem
-    visited = estimates.solution(shown_points(problem))[:SHOWN_QUERIES]
-    low, high = visited.min(axis=1), visited.max(axis=1)
+    visited = simulated[problem.fields].to_numpy().reshape(len(estimates.table), -1, len(problem.fields))
     unit = np.stack(np.meshgrid(*[np.linspace(0, 1, 40)] * len(problem.fields), indexing="ij"), axis=-1)
     tables = []
-    for number in range(len(visited)):
-        grid = (low[number] + (high - low)[number] * unit).reshape(-1, len(problem.fields))
+    for number in shown:
+        low, high = visited[number].min(axis=0), visited[number].max(axis=0)
+        grid = (low + (high - low) * unit).reshape(-1, len(problem.fields))
         columns = dict(zip(problem.fields, grid.T, strict=True))
         columns |= dict(zip(problem.unknown_terms, estimates.terms_on(grid)[number].T, strict=True))
-        tables.append(pd.DataFrame({"query": estimates.table["query"].iloc[number], **columns}))
+        tables.append(pd.DataFrame({"query": number, **columns}))
     return pd.concat(tables, ignore_index=True)

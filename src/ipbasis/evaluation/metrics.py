@@ -69,9 +69,7 @@ def sensitivities(problem: Problem, tasks: Tasks, points: np.ndarray) -> np.ndar
         step = np.zeros(len(ranges))
         step[number] = _STEP * (high - low)
         forward, backward = (
-            solutions(
-                problem, Tasks(tasks.parameters + s * step[:count], tasks.initial + s * step[count:]), points
-            )
+            solutions(problem, Tasks(tasks.parameters + s * step[:count], tasks.initial + s * step[count:]), points)
             for s in (1, -1)
         )
         columns.append((forward - backward) / (2 * step[number]))

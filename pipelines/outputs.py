@@ -47,3 +47,11 @@ def _number(value: object) -> str:
 def markdown(table: pd.DataFrame) -> str:
     """A table for reading, figures to two digits."""
     return table.map(_number).to_markdown(index=False, disable_numparse=True)
+
+
+def write_text(text: str, name: str, tracker: Tracker) -> None:
+    """Put a report among the reports and into MLflow."""
+    path = REPORTS / f"{name}.md"
+    with replacing_file(path) as temporary:
+        temporary.write_text(text)
+    tracker.artefact(path, "reports")
