@@ -17,7 +17,7 @@ from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
 from ipbasis.observations import ObservationSettings, long_table
 from ipbasis.problem import Problem, Tasks
-from ipbasis.reference.solutions import solutions
+from ipbasis.reference.solutions import TRUTHS
 from pipelines.common import DATA, Settings
 
 _UNITS = {"percent": "% ", "absolute": ""}
@@ -142,7 +142,7 @@ def simulate(settings: Settings, number: int, queries: int) -> tuple[pd.DataFram
     problem, sampling = Problem(**settings["problem"]), observation_settings(settings)
     tasks = _tasks(settings, number, queries)
     points = sampling.points(problem, len(tasks))
-    values = solutions(problem, tasks, points)
+    values = TRUTHS[sampling.truth](problem, tasks, points)
     truth = pd.DataFrame({"query": np.arange(len(tasks))})
     truth[list(problem.parameters)] = tasks.parameters
     truth[[f"initial_{problem.notation.jet_name(jet)}" for jet in problem.free_initial]] = tasks.initial
