@@ -10,22 +10,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ipbasis.basis.artefact import Basis
-from ipbasis.basis.operators import Operators
-from ipbasis.basis.quadrature import equispaced
 from ipbasis.errors import InputError
-from ipbasis.inverse.adam import AdamSettings, QuadraticForms, adam
-from ipbasis.inverse.assemble import (
-    Physics,
-    amplitude,
-    assemble,
-    compact,
-    data_forms,
-    observed_features,
-    reduce_physics,
-)
+from ipbasis.inverse.adam import AdamSettings, adam, quadratic_forms
+from ipbasis.inverse.assemble import Physics, amplitude, assemble, reduce_physics
 from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
 from ipbasis.inverse.intervals import intervals
+from ipbasis.inverse.misfit import reduce_misfit
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
 
 SOLVERS = {"gauss_newton": GaussNewtonSettings, "adam": AdamSettings}
@@ -76,22 +67,13 @@ def _gauss_newton(basis: Basis, physics: Physics, batch: Batch, settings: GaussN
 
 def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     """The published recipe on the functions of the basis, in the number type of its trunk."""
-    problem, dtype = basis.problem, basis.trunk.domain.dtype
-    features = observed_features(basis, batch)
-    weights = torch.as_tensor(batch.observed).double()
-    counts = weights.sum((1, 2))
-    if len(features) > 1 or not bool((weights == 1).all()):
-        raise InputError("the solver 'adam' needs the same points for all queries; use 'gauss_newton'")
-    root, targets, rest = data_forms(features, torch.as_tensor(batch.values), weights / counts[:, None, None].sqrt())
-    points = equispaced(problem.domain, settings.collocation_points, dtype)
-    operators = Operators(problem.system, points.double(), len(problem.fields))
-    rows = operators.rows(basis.feature_map(points, problem.system.indices))
-    factor = compact((rows * len(points) ** -0.5).flatten(1, 2))
-    forms = QuadraticForms(problem.system, root[0].to(dtype), targets.to(dtype), factor.to(dtype))
-    start = torch.as_tensor(problem.parameter_ranges.mean(1))
+    misfits = reduce_misfit(basis, batch)
+    forms, rest = quadratic_forms(basis, misfits, settings)
+    start = torch.as_tensor(basis.problem.parameter_ranges.mean(1))
     search, loss = adam(forms, start, torch.as_tensor(batch.known), settings)
     readouts, parameters = search.readouts.double(), search.parameters.double()
-    misfit = (readouts @ root[0].T - targets).square().sum(1) + rest
+    misfit = misfits(readouts)
+    counts = torch.as_tensor(batch.observed).sum((1, 2)).double()
     queries = len(readouts)
     nothing = torch.full((queries, parameters.shape[1], parameters.shape[1]), torch.nan, dtype=torch.float64)
     return Solution(
@@ -104,7 +86,7 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
         physics=torch.zeros(queries, dtype=torch.float64),
         misfit=misfit * counts,
         freedom=counts,
-        free_misfit=rest,
+        free_misfit=misfits.rest,
         free_freedom=torch.zeros(queries, dtype=torch.float64),  # no test: the recipe does not reach the optimum
         iterations=torch.full((queries,), settings.steps),
         converged=torch.ones(queries, dtype=torch.bool),
