@@ -1,8 +1,9 @@
-"""Put the tables that the pipeline wrote into README.md, between its markers, and run its example."""
+"""Put the tables that the pipeline wrote into README.md, between its markers, and run its examples."""
 
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +13,29 @@ from ipbasis.cli import main as command_line
 from ipbasis.evaluation.tables import SOURCES
 from ipbasis.files import replacing_file
 from pipelines.common import REPORTS, ROOT
-from pipelines.compare import markdown
+from pipelines.outputs import markdown
+
+_TERMS = {"free_form": "free form", "library": "library", "network": "network"}
 
 
-def main_table() -> str:
-    """Errors and seconds per query of every source on the damped oscillator, in range."""
-    online = pd.read_csv(REPORTS / "tables" / "damped_oscillator_online.csv")
-    online["seconds_per_query"] = online["seconds"] / online["queries"]
+def _online(name: str) -> pd.DataFrame:
+    table = pd.read_csv(REPORTS / "tables" / f"{name}_online.csv")
+    table["seconds_per_query"] = table["seconds"] / table["queries"]
+    return table
+
+
+def _method(source: str, terms: object = None) -> str:
+    """What a method is called; ours in bold."""
+    name = f"**{SOURCES[source]}**" if source == "ipbasis" else SOURCES[source]
+    return f"{name}, {_TERMS[terms]}" if terms in _TERMS else name
+
+
+def oscillator_table() -> str:
+    """Errors and seconds per query of every source on the damped oscillator, in range and far out of it."""
     lines = []
-    for (source, readouts), rows in online.groupby(["source", "readouts"], dropna=False, sort=False):
+    for (source, readouts), rows in _online("damped_oscillator").groupby(
+        ["source", "readouts"], dropna=False, sort=False
+    ):
         by_range = rows.set_index("ic_half_range").reindex([5, 40])
         errors = {
             f"{parameter}, {where}": by_range[f"{parameter}_mae"].loc[half_range]
@@ -28,19 +43,53 @@ def main_table() -> str:
             for parameter in ("a1", "a2")
         }
         seconds = rows["seconds_per_query"].mean()
-        name = f"**{SOURCES[source]}**" if source == "ipbasis" else SOURCES[source]
-        queries = int(rows["queries"].iloc[0])
-        line = {"method": name, "readouts": readouts, "queries": queries, **errors, "seconds per query": seconds}
-        lines.append(line)
+        line = {"method": _method(source), "readouts": readouts, "queries": int(rows["queries"].iloc[0])}
+        lines.append({**line, **errors, "seconds per query": seconds})
     return markdown(pd.DataFrame(lines))
 
 
-def example(picture: Path | None = None) -> str:
-    """What the README's example prints; its first picture is copied to `picture`."""
+def lotka_volterra_table() -> str:
+    """Errors of the unknown terms of Lotka-Volterra, in and out of range, and seconds for 100 queries."""
+    lines = []
+    table = _online("lotka_volterra")
+    for (source, terms, readouts), rows in table.groupby(["source", "terms", "readouts"], dropna=False, sort=False):
+        errors = rows.set_index("parameter_low")["unknown_term_mae"].reindex([0.5, 1.5])
+        lines.append(
+            {
+                "method": _method(source, terms),
+                "readouts": readouts,
+                "queries": int(rows["queries"].iloc[0]),
+                "in range": errors[0.5],
+                "out of range": errors[1.5],
+                "seconds for 100 queries": 100 * rows["seconds_per_query"].mean(),
+            }
+        )
+    return markdown(pd.DataFrame(lines))
+
+
+def quantum_oscillator_table() -> str:
+    """Errors of k by number of observations, without noise and with 50 % of it, and seconds per query."""
+    lines = []
+    for source, rows in _online("quantum_oscillator").groupby("source", sort=False):
+        line: dict = {"method": _method(source), "queries": int(rows["queries"].iloc[0])}
+        for noise in (0, 50):
+            errors = rows[rows["noise_percent"] == noise].set_index("observations")["k_mae"]
+            line |= {f"{noise} %, {number}": errors.get(number) for number in (10000, 1000, 100, 10)}
+        lines.append({**line, "seconds per query": rows["seconds_per_query"].mean()})
+        if source == "ipbasis":
+            ideal = rows[rows["noise_percent"] == 50].set_index("observations")["k_mae_ideal"]
+            lines.append({"method": "(Cramér-Rao value)", **{f"50 %, {number}": v for number, v in ideal.items()}})
+    return markdown(pd.DataFrame(lines))
+
+
+def example(problem: str, picture: Path | None = None) -> str:
+    """What the README's example for a problem prints; its first picture is copied to `picture`."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        basis, observations = ROOT / "models/damped_oscillator/best", ROOT / "data/examples/damped_oscillator.csv"
-        arguments = ["--output", place / "estimates.csv", "--figures", place / "figures"]
+        basis, observations = ROOT / "models" / problem / "best", ROOT / "data" / "examples" / f"{problem}.csv"
+        arguments = ["--output", place / "estimates.csv"]
+        if picture is not None:
+            arguments += ["--figures", place / "figures"]
         done = CliRunner().invoke(command_line, ["fit", *map(str, [basis, observations, *arguments])])
         if done.exit_code:
             raise RuntimeError(done.output)
@@ -50,6 +99,14 @@ def example(picture: Path | None = None) -> str:
                 temporary.write_bytes(first.read_bytes())
     lines = done.output.splitlines()
     return "\n".join(f"    {line}".rstrip() for line in lines if not line.startswith("written to"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "damped_oscillator table": oscillator_table,
+    "lotka_volterra table": lotka_volterra_table,
+    "quantum_oscillator table": quantum_oscillator_table,
+}
+EXAMPLES = ("damped_oscillator", "lotka_volterra", "lotka_volterra_unknown_terms", "quantum_oscillator")
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -63,8 +120,12 @@ def replaced(text: str, name: str, content: str) -> str:
 
 def main() -> int:
     readme = ROOT / "README.md"
-    text = replaced(readme.read_text(), "main table", main_table())
-    text = replaced(text, "example", f"\n{example(REPORTS / 'figures' / 'example_query.png')}\n")
+    text = readme.read_text()
+    for name, table in TABLES.items():
+        text = replaced(text, name, table())
+    for problem in EXAMPLES:
+        picture = REPORTS / "figures" / f"example_{problem}.png"
+        text = replaced(text, f"{problem} example", f"\n{example(problem, picture)}\n")
     with replacing_file(readme) as temporary:
         temporary.write_text(text)
     return 0
