@@ -56,7 +56,7 @@ def test_compressed_functions_are_orthonormal(oscillator, seed, tolerance):
         values = trunk(quadrature.points)[()] @ transform
     gram = (values * quadrature.weights[:, None]).T @ values
     # the functions are combinations with large coefficients: rounding errors of the features are magnified
-    assert torch.allclose(gram, torch.eye(len(gram), dtype=torch.float64), atol=1e-5)
+    assert torch.allclose(gram, torch.eye(len(gram), dtype=torch.float64), atol=1e-4)
     assert torch.allclose(gram[:6, :6], torch.eye(6, dtype=torch.float64), atol=1e-9)
     assert all(torch.equal(a, b) for a, b in zip(before, trunk.parameters(), strict=True))
 

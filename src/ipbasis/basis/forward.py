@@ -14,25 +14,7 @@ from ipbasis.basis.quadrature import Quadrature
 from ipbasis.equations import Jet, MultiIndex
 from ipbasis.errors import InputError
 from ipbasis.problem import Declared, Problem, Tasks
-try:
-    from ipbasis.reference.solutions import has_reference, jets, solutions
-except ModuleNotFoundError:  # temporary, until the module exists
-    from ipbasis.reference.ode import first_order_system, integrate
-
-    def has_reference(problem):
-        return len(problem.coordinates) == 1
-
-    def solutions(problem, tasks, points, tolerance=1e-10):
-        return integrate(problem, tasks, points[0, :, 0], tolerance)
-
-    def jets(problem, tasks, points, tolerance=1e-10):
-        values = solutions(problem, tasks, points, tolerance)
-        count, n, fields = values.shape
-        state = values.transpose(2, 0, 1).reshape(fields, -1)
-        slopes = first_order_system(problem).right_side(0.0, state, np.repeat(tasks.parameters.T, n, axis=1))
-        slopes = slopes.reshape(fields, count, n)
-        return {Jet(f, i): (values[..., f], slopes[f])[len(i)] for f in range(fields) for i in ((), (0,))}
-
+from ipbasis.reference.solutions import has_reference, jets, solutions
 
 # Exact or approximate values (tasks, n) of fields and their derivatives
 JetValues = Mapping[Jet, Tensor]
@@ -45,7 +27,7 @@ class ForwardSettings(Declared):
         condition_weight: weight of squared initial and boundary errors against the mean squared residual.
         condition_points: points along each part of the boundary.
         rank_tolerance: directions of the features below this share of the largest are not used; it keeps
-            the readouts from building on rounding errors.
+            the readouts from building on rounding errors. One for each number type of the features, or one.
         boundary_weight: weight of the boundary errors, where it differs from that of the initial errors.
         data_weight: weight of the mean squared error against the reference solution; 0 for the equation alone.
         linearise: what an equation that is not linear in the fields is linearised about. About the
@@ -56,11 +38,20 @@ class ForwardSettings(Declared):
 
     condition_weight: PositiveFloat
     condition_points: PositiveInt
-    rank_tolerance: PositiveFloat
+    rank_tolerance: PositiveFloat | dict[Literal["float32", "float64"], PositiveFloat]
     boundary_weight: PositiveFloat | None = None
     data_weight: NonNegativeFloat = 0.0
     linearise: Literal["reference"] | None = None
     newton_steps: PositiveInt = 1
+
+    def rank_tolerance_of(self, dtype: torch.dtype) -> float:
+        """The rank tolerance for features of a number type."""
+        if isinstance(self.rank_tolerance, float):
+            return self.rank_tolerance
+        name = str(dtype).removeprefix("torch.")
+        if name not in self.rank_tolerance:
+            raise InputError(f"forward.rank_tolerance: no value for {name}")
+        return self.rank_tolerance[name]
 
 
 @dataclass(frozen=True)
@@ -188,6 +179,7 @@ class ForwardProblem:
             if not has_reference(problem):
                 raise InputError(f"{problem.name}: nonlinear equations need a reference solution to linearise about")
         self.problem, self.settings = problem, settings
+        self.rank_tolerance = settings.rank_tolerance_of(dtype)
         self._conditions = conditions(problem, settings.condition_points, dtype)
         weight = settings.condition_weight
         self._weights = torch.full((len(self._conditions.fixed),), weight, dtype=dtype)
@@ -208,13 +200,17 @@ class ForwardProblem:
 
     def reference(self, tasks: Tasks, points: Tensor) -> JetValues | None:
         """What the forward problem needs of the exact solutions at points (n, d); None if nothing."""
-        at = points.double().numpy()[None]
-        if not self.problem.system.is_linear:
-            return {jet: torch.as_tensor(values) for jet, values in jets(self.problem, tasks, at).items()}
-        if self.settings.data_weight:
-            fields = torch.as_tensor(solutions(self.problem, tasks, at)).unbind(2)
-            return {Jet(number, ()): values for number, values in enumerate(fields)}
-        return None
+        if self.problem.system.is_linear:
+            return self.data(tasks, points)
+        values = jets(self.problem, tasks, points.double().numpy()[None])
+        return {jet: torch.as_tensor(value) for jet, value in values.items()}
+
+    def data(self, tasks: Tasks, points: Tensor) -> JetValues | None:
+        """Exact values of the fields at points (n, d), for the data term of the loss; None if it has none."""
+        if not self.settings.data_weight:
+            return None
+        values = torch.as_tensor(solutions(self.problem, tasks, points.double().numpy()[None]))
+        return {Jet(field, ()): value for field, value in enumerate(values.unbind(2))}
 
     def solve(
         self, evaluated: Evaluated, quadrature: Quadrature, tasks: Tasks, reference: JetValues | None = None
@@ -258,13 +254,11 @@ class ForwardProblem:
             about = dict(zip(self.problem.system.jets, self.jets(posed.evaluated, readouts), strict=True))
         return readouts, linearised
 
-    def _pose(
-        self, evaluated: Evaluated, quadrature: Quadrature, tasks: Tasks, reference: JetValues | None
-    ) -> _Posed:
+    def _pose(self, evaluated: Evaluated, quadrature: Quadrature, tasks: Tasks, reference: JetValues | None) -> _Posed:
         evaluated, fields = evaluated.detached(), len(self.problem.fields)
         root = quadrature.weights.double().sqrt()
         weighted = {index: values * root[:, None] for index, values in evaluated.features.items()}
-        energy = energy_coordinates(weighted, self.problem.domain, self.settings.rank_tolerance)
+        energy = energy_coordinates(weighted, self.problem.domain, self.rank_tolerance)
         weight = self._weights.double().sqrt()
         conditions = (evaluated.condition_rows.unflatten(1, (fields, -1)) @ energy).flatten(1)
         rows, targets = [weight[:, None] * conditions], [weight * self.targets(tasks).double()]

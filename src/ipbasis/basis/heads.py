@@ -1,16 +1,68 @@
-"""How one training step gets its readouts: eliminated by linear algebra, or trained along as published."""
+"""What a step of offline training minimises: readouts eliminated by linear algebra, or trained along as published."""
 
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from scipy.stats import qmc
 from torch import Tensor, nn
 
 from ipbasis.basis.forward import Evaluated, ForwardProblem, ForwardSettings
 from ipbasis.basis.network import Trunk
-from ipbasis.basis.quadrature import equispaced, stratified
-from ipbasis.problem import Declared, Problem
+from ipbasis.basis.quadrature import Quadrature, equispaced, stratified
+from ipbasis.errors import InputError
+from ipbasis.problem import Declared, Problem, Tasks
+
+
+class LbfgsSettings(Declared):
+    """Second phase of variable projection: L-BFGS in float64 on tasks and points that stay the same.
+
+    Args:
+        rounds: at most; after each the state can be saved.
+        iterations: of L-BFGS per round.
+        tasks: they cover the ranges, ends included.
+        collocation_points: points at which the residual is taken.
+        history: steps that the curvature is estimated from.
+        validate_every: rounds between two validations.
+        patience: validations without a better score after which training stops; None to run all rounds.
+    """
+
+    rounds: PositiveInt
+    iterations: PositiveInt
+    tasks: PositiveInt
+    collocation_points: PositiveInt
+    history: PositiveInt
+    validate_every: PositiveInt
+    patience: PositiveInt | None
+
+
+class ResidualRamp(Declared):
+    """Weight of the residual in the course of a training: 0, then growing evenly, then constant.
+
+    Args:
+        begin: share of the steps after which the weight is `low`.
+        end: share of the steps from which on it is `high`.
+        low: weight at `begin`; it is 0 before.
+        high: weight from `end` on.
+    """
+
+    begin: NonNegativeFloat
+    end: NonNegativeFloat
+    low: NonNegativeFloat
+    high: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _check(self) -> "ResidualRamp":
+        if not self.begin < self.end <= 1:
+            raise ValueError(f"begin {self.begin:g}, end {self.end:g}: shares of the steps, begin before end")
+        return self
+
+    def weight(self, share: float) -> float:
+        """The weight after a share of the steps."""
+        if share < self.begin:
+            return 0.0
+        return self.low + (self.high - self.low) * min((share - self.begin) / (self.end - self.begin), 1.0)
 
 
 class TrainingSettings(Declared):
@@ -26,8 +78,12 @@ class TrainingSettings(Declared):
         decay: whether the learning rate falls.
         collocation_points: points at which the residual is taken, per step.
         validate_every: steps between two validations.
-        patience: validations without a better score after which training stops; None to run all steps.
+        patience: validations without a better score after which Adam stops; None to run all steps.
         seed: of initial weights, tasks and points.
+        lbfgs: a second phase of variable projection; None for Adam alone.
+        tasks: for trained heads, the fixed tasks: a value per task for each parameter, and for each initial
+            value that has a range; None to draw them.
+        residual_ramp: for trained heads, how the weight of the residual grows; None for a weight of 1.
     """
 
     recipe: Literal["variable_projection", "trained_heads"]
@@ -39,6 +95,17 @@ class TrainingSettings(Declared):
     validate_every: PositiveInt
     patience: PositiveInt | None
     seed: int
+    lbfgs: LbfgsSettings | None = None
+    tasks: dict[str, list[float]] | None = None
+    residual_ramp: ResidualRamp | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingSettings":
+        foreign = ("tasks", "residual_ramp") if self.recipe == "variable_projection" else ("lbfgs",)
+        for name in foreign:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} does not apply to the recipe {self.recipe}")
+        return self
 
 
 class Recipe(Protocol):
@@ -50,14 +117,32 @@ class Recipe(Protocol):
         """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""
 
 
-class VariableProjection:
-    """Tasks and points drawn anew each step, readouts eliminated.
+def eliminated_loss(
+    forward: ForwardProblem, trunk: Trunk, quadrature: Quadrature, tasks: Tasks, reference=None
+) -> tuple[dict[str, Tensor], Evaluated]:
+    """Terms of the loss of a trunk, each task with the best readout that the trunk allows.
 
     For each task the best readout w*(R) of the trunk R is found by least squares; by the envelope theorem
     the gradient of the task's loss by R is the one with w* held fixed.
 
+    Args:
+        forward: the forward problem.
+        trunk: the trunk R.
+        quadrature: collocation points, all of the same weight.
+        tasks: parameters and initial values.
+        reference: what `ForwardProblem.reference` gives for them, if it is at hand.
+
     Reference: Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973) 413.
     """
+    reference = reference or forward.reference(tasks, quadrature.points)
+    evaluated = forward.evaluate(trunk, quadrature.points)
+    readouts, linearised = forward.solve_fast(evaluated, quadrature, tasks, reference)
+    readouts = readouts.to(trunk.domain.dtype)
+    return forward.loss(evaluated, quadrature.points, tasks, readouts, linearised, reference), evaluated
+
+
+class VariableProjection:
+    """Tasks and points drawn anew each step, readouts eliminated."""
 
     def __init__(
         self,
@@ -75,16 +160,54 @@ class VariableProjection:
         rng = np.random.default_rng([self.settings.seed, step])
         tasks = self.problem.sample_tasks(self.settings.readouts, rng)
         drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
-        evaluated = self.forward.evaluate(trunk, drawn.points)
-        reference = self.forward.reference(tasks, drawn.points)
-        readouts, linearised = self.forward.solve_fast(evaluated, drawn, tasks, reference)
-        readouts = readouts.to(trunk.domain.dtype)
-        loss = self.forward.loss(evaluated, drawn.points, tasks, readouts, linearised, reference)
-        return loss, evaluated
+        return eliminated_loss(self.forward, trunk, drawn, tasks)
+
+
+def covering_tasks(problem: Problem, count: int, seed: int) -> Tasks:
+    """Tasks that cover the ranges and crowd towards their ends, where the solutions are hardest to span.
+
+    A Latin hypercube, along each axis at the Chebyshev nodes of the range.
+    """
+    ranges = np.array([*problem.parameters.values(), *problem.free_initial.values()], dtype=float)
+    unit = qmc.LatinHypercube(len(ranges), scramble=False, rng=np.random.default_rng(seed)).random(count)
+    draws = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * (1 - np.cos(np.pi * unit)) / 2
+    return Tasks(draws[:, : len(problem.parameters)], draws[:, len(problem.parameters) :])
+
+
+class FixedProjection:
+    """Readouts eliminated for tasks and points that stay the same, as L-BFGS needs it."""
+
+    def __init__(self, problem: Problem, trunk: Trunk, settings: TrainingSettings, forward: ForwardSettings):
+        dtype, chosen = trunk.domain.dtype, settings.lbfgs
+        self.forward = ForwardProblem(problem, forward, dtype)
+        self._tasks = covering_tasks(problem, chosen.tasks, settings.seed)
+        rng = np.random.default_rng(settings.seed)
+        self._points = stratified(problem.domain, chosen.collocation_points, rng, dtype)
+        self._reference = self.forward.reference(self._tasks, self._points.points)
+
+    def loss(self, trunk: Trunk) -> tuple[dict[str, Tensor], Evaluated]:
+        """Terms of the loss, of which ``loss`` is to be minimised, and the features behind it."""
+        return eliminated_loss(self.forward, trunk, self._points, self._tasks, self._reference)
+
+
+def given_tasks(problem: Problem, values: dict[str, list[float]], count: int) -> Tasks:
+    """Tasks whose parameters and free initial values are listed.
+
+    Raises:
+        InputError: if a name is missing or unknown, or a list is of another length.
+    """
+    initial = [problem.notation.jet_name(jet) for jet in problem.free_initial]
+    names = [*problem.parameters, *initial]
+    if set(values) != set(names):
+        raise InputError(f"tasks: {', '.join(values)} given; {problem.name} needs {', '.join(names)}")
+    if wrong := [name for name in names if len(values[name]) != count]:
+        raise InputError(f"tasks: {len(values[wrong[0]])} values of {wrong[0]} for {count} readouts")
+    table = np.array([values[name] for name in names], dtype=float).T
+    return Tasks(table[:, : len(problem.parameters)], table[:, len(problem.parameters) :])
 
 
 class TrainedHeads:
-    """The published recipe: tasks drawn once, an equispaced grid, readouts trained along with the trunk.
+    """The published recipe: fixed tasks, an equispaced grid, readouts trained along with the trunk.
 
     Initial readouts are uniform, as `torch.nn.Linear` draws them.
 
@@ -99,9 +222,13 @@ class TrainedHeads:
         forward: ForwardSettings,
         generator: torch.Generator,
     ):
-        self.forward = ForwardProblem(problem, forward, trunk.domain.dtype)
-        self._tasks = problem.sample_tasks(settings.readouts, np.random.default_rng(settings.seed))
+        self.forward, self._settings = ForwardProblem(problem, forward, trunk.domain.dtype), settings
+        if settings.tasks is None:
+            self._tasks = problem.sample_tasks(settings.readouts, np.random.default_rng(settings.seed))
+        else:
+            self._tasks = given_tasks(problem, settings.tasks, settings.readouts)
         self._points = equispaced(problem.domain, settings.collocation_points, trunk.domain.dtype)
+        self._reference = self.forward.data(self._tasks, self._points)
         shape = (settings.readouts, len(problem.fields), trunk.features)
         draw = torch.rand(shape, generator=generator, dtype=torch.float64)
         self.heads = nn.Module()
@@ -109,7 +236,12 @@ class TrainedHeads:
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         evaluated = self.forward.evaluate(trunk, self._points)
-        return self.forward.loss(evaluated, self._points, self._tasks, self.heads.readouts), evaluated
+        ramp = self._settings.residual_ramp
+        weight = 1.0 if ramp is None else ramp.weight(step / self._settings.steps)
+        losses = self.forward.loss(
+            evaluated, self._points, self._tasks, self.heads.readouts, reference=self._reference, residual_weight=weight
+        )
+        return losses, evaluated
 
 
 RECIPES = {"variable_projection": VariableProjection, "trained_heads": TrainedHeads}

@@ -1,4 +1,4 @@
-"""Offline training of the trunk: one loop for both recipes, with validation, early stopping and resume."""
+"""Offline training of the trunk: one loop for all recipes and phases, with validation, early stopping and resume."""
 
 import hashlib
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ipbasis.basis.forward import Evaluated, ForwardSettings
-from ipbasis.basis.heads import RECIPES, TrainingSettings
+from ipbasis.basis.heads import RECIPES, FixedProjection, Recipe, TrainingSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
@@ -62,6 +62,180 @@ class Training:
     seconds: float = 0.0
 
 
+class _Adam:
+    """First phase: Adam on what the recipe gives at each step."""
+
+    def __init__(self, recipe: Recipe, trunk: Trunk, settings: TrainingSettings):
+        self._recipe, self._settings, self.name, self.epochs = recipe, settings, settings.recipe, 1
+        parameters = [*trunk.parameters(), *recipe.heads.parameters()]
+        self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        self.steps, self.validate_every, self.patience = settings.steps, settings.validate_every, settings.patience
+
+    def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
+        return self._recipe.loss(trunk, step)
+
+    def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
+        """Improve the trunk, given the loss before."""
+        settings = self._settings
+        if settings.decay:
+            for group in self._optimiser.param_groups:
+                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+
+    def state(self) -> dict:
+        return {"heads": self._recipe.heads.state_dict(), "optimiser": self._optimiser.state_dict()}
+
+    def restore(self, state: Mapping) -> None:
+        self._recipe.heads.load_state_dict(state["heads"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+class _Lbfgs:
+    """Second phase: a round of L-BFGS at each step.
+
+    Reference: Liu & Nocedal, Math. Program. 45 (1989) 503.
+    """
+
+    def __init__(self, recipe: FixedProjection, trunk: Trunk, training: TrainingSettings):
+        settings = training.lbfgs
+        self._recipe, self.name, self.epochs = recipe, f"{training.recipe} L-BFGS", settings.iterations
+        self._optimiser = torch.optim.LBFGS(
+            trunk.parameters(),
+            max_iter=settings.iterations,
+            history_size=settings.history,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+        self.steps, self.validate_every, self.patience = settings.rounds, settings.validate_every, settings.patience
+
+    def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
+        return self._recipe.loss(trunk)
+
+    def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
+        """Improve the trunk, given the loss before."""
+        known = [loss]
+
+        def closure() -> Tensor:
+            self._optimiser.zero_grad()
+            value = known.pop() if known else self._recipe.loss(trunk)[0]["loss"]
+            value.backward()
+            return value.detach()
+
+        self._optimiser.step(closure)
+
+    def state(self) -> dict:
+        return {"optimiser": self._optimiser.state_dict()}
+
+    def restore(self, state: Mapping) -> None:
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+class _Session:
+    """One training from its start or from a checkpoint: keeps the history and the best trunk over all phases.
+
+    Args:
+        trunk: the trunk in training.
+        validator: scores it.
+        identity: of problem and settings; a checkpoint of another identity is not used.
+        checkpoint: file of the state, or None.
+        checkpoint_seconds: time between two checkpoints.
+        log: receives the metrics of every validation.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        validator: Validator,
+        identity: str,
+        checkpoint: Path | None,
+        checkpoint_seconds: float,
+        log: Callable[[dict[str, float]], None],
+    ):
+        self._trunk, self._validator, self._identity, self._log = trunk, validator, identity, log
+        self._checkpoint, self._checkpoint_seconds = checkpoint, checkpoint_seconds
+        saved = torch.load(checkpoint, weights_only=True) if checkpoint is not None and checkpoint.exists() else {}
+        self._saved = saved if saved.get("identity") == identity else {}
+        self.result, self.best_trunk = Training(trunk), _values(trunk)
+        if self._saved:
+            self.result = Training(trunk, *(self._saved[key] for key in ("history", "best", "seconds")))
+            self.best_trunk = self._saved["best_trunk"]
+            validator.restore(self._saved["validator"])
+        self._saved_at = time.perf_counter()
+        self._started = self._saved_at - self.result.seconds
+
+    def run(self, phase: _Adam | _Lbfgs, position: int) -> None:
+        """All steps of a phase, or as many as improve the score; none if the checkpoint is of a later phase."""
+        first, begin = 0, self.result.history[-1]["step"] if self.result.history else 0
+        if self._saved:
+            if self._saved["phase"] != phase.name:
+                return
+            first, begin = self._saved["step"], self._saved["begin"]
+            self._trunk.load_state_dict(self._saved["trunk"])
+            phase.restore(self._saved["state"])
+            self._saved = {}
+        steps = range(first, phase.steps + 1)
+        bar = tqdm(steps, phase.name, phase.steps + 1, initial=first, mininterval=1, position=position)
+        for step in bar:
+            self._save(phase, step, begin)
+            # the first trunk of a later phase is the one that the phase before has scored
+            due = (step % phase.validate_every == 0 and (step > 0 or begin == 0)) or step == phase.steps
+            losses, evaluated = phase.loss(self._trunk, step)
+            metrics = self._validator(self._trunk, evaluated, due)
+            if due:
+                row = {"step": begin + step * phase.epochs, **{k: v.item() for k, v in losses.items()}, **metrics}
+                bar.set_postfix(loss=f"{row['loss']:.1e}", score=f"{row['score']:.1e}", refresh=False)
+                since = self._note(row, begin) // (phase.validate_every * phase.epochs)
+                if phase.patience is not None and since >= phase.patience:
+                    break
+            if step < phase.steps:
+                phase.advance(self._trunk, step, losses["loss"])
+        bar.close()
+
+    def _note(self, row: dict[str, float], begin: int) -> int:
+        """Keep the metrics, and the trunk if it is the best so far; returns the steps since the best of the phase."""
+        self.result.history.append(row)
+        self._log(row)
+        if row["score"] < self.result.best.get("score", np.inf):
+            self.result.best, self.best_trunk = row, _values(self._trunk)
+        return row["step"] - max(self.result.best.get("step", 0), begin)
+
+    def _save(self, phase: _Adam | _Lbfgs, step: int, begin: int) -> None:
+        if self._checkpoint is None or time.perf_counter() - self._saved_at <= self._checkpoint_seconds:
+            return
+        state = {
+            "identity": self._identity,
+            "phase": phase.name,
+            "begin": begin,
+            "step": step,
+            "trunk": self._trunk.state_dict(),
+            "best_trunk": self.best_trunk,
+            "state": phase.state(),
+            "validator": self._validator.state(),
+            "history": self.result.history,
+            "best": self.result.best,
+            "seconds": time.perf_counter() - self._started,
+        }
+        with replacing_file(self._checkpoint) as temporary:
+            torch.save(state, temporary)
+        self._saved_at = time.perf_counter()
+
+    def finish(self) -> Training:
+        """The outcome; its checkpoint is no longer needed."""
+        self.result.seconds = time.perf_counter() - self._started
+        self._trunk.load_state_dict(self.best_trunk)
+        self._trunk.requires_grad_(False)
+        if self._checkpoint is not None:
+            self._checkpoint.unlink(missing_ok=True)
+        return self.result
+
+
+def _values(trunk: Trunk) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trunk.state_dict().items()}
+
+
 def train(
     problem: Problem,
     trunk_settings: TrunkSettings,
@@ -76,94 +250,32 @@ def train(
     """Train a trunk so that its features span the solutions of a problem.
 
     Args:
-        problem: a problem with an affine split.
+        problem: a problem without unknown terms.
         trunk_settings: size of the trunk.
         settings: recipe and budget.
-        forward: weight and points of the conditions.
+        forward: how the forward problem is posed.
         validator: scores the trunk; the best one is kept.
         checkpoint: file to resume from and to save to; removed at the end. It is ignored if it was
             written with other settings.
         checkpoint_seconds: time between two checkpoints.
-        log: receives the metrics of every validation, with their ``step``.
+        log: receives the metrics of every validation, with their ``step``: steps of Adam, after them
+            iterations of L-BFGS.
         position: line of the progress bar, where several trainings run side by side.
 
     Returns:
-        the best trunk and how it came about. Resumed training gives the same result bit for bit.
+        the best trunk and how it came about; in float64 if L-BFGS was the last phase. Resumed training
+        gives the same result bit for bit.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     trunk = Trunk(problem.domain, trunk_settings, generator)
     recipe = RECIPES[settings.recipe](problem, trunk, settings, forward, generator)
-    optimiser = torch.optim.Adam(
-        [*trunk.parameters(), *recipe.heads.parameters()], lr=settings.learning_rate, fused=True
-    )
     described = [part.model_dump_json() for part in (problem, trunk_settings, settings, forward)]
     identity = hashlib.sha256("".join([*described, validator.identity]).encode()).hexdigest()
-    result = Training(trunk)
-    best = {name: value.clone() for name, value in trunk.state_dict().items()}
-    first = 0
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["identity"] == identity:
-            first, best = saved["step"], saved["best_trunk"]
-            trunk.load_state_dict(saved["trunk"])
-            recipe.heads.load_state_dict(saved["heads"])
-            optimiser.load_state_dict(saved["optimiser"])
-            validator.restore(saved["validator"])
-            result = Training(trunk, saved["history"], saved["best"], saved["seconds"])
-
-    started, saved_at = time.perf_counter() - result.seconds, time.perf_counter()
-    progress = tqdm(
-        range(first, settings.steps + 1),
-        initial=first,
-        total=settings.steps + 1,
-        desc=settings.recipe,
-        mininterval=1,
-        position=position,
-    )
-    for step in progress:
-        if checkpoint is not None and time.perf_counter() - saved_at > checkpoint_seconds:
-            result.seconds = time.perf_counter() - started
-            state = {
-                "identity": identity,
-                "step": step,
-                "trunk": trunk.state_dict(),
-                "best_trunk": best,
-                "heads": recipe.heads.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "validator": validator.state(),
-                "history": result.history,
-                "best": result.best,
-                "seconds": result.seconds,
-            }
-            with replacing_file(checkpoint) as temporary:
-                torch.save(state, temporary)
-            saved_at = time.perf_counter()
-        due = step % settings.validate_every == 0 or step == settings.steps
-        losses, evaluated = recipe.loss(trunk, step)
-        metrics = validator(trunk, evaluated, due)
-        if due:
-            metrics = {**{name: value.item() for name, value in losses.items()}, **(metrics or {})}
-            result.history.append({"step": step, **metrics})
-            log(result.history[-1])
-            if metrics["score"] < result.best.get("score", np.inf):
-                result.best = {"step": step, **metrics}
-                best = {name: value.clone() for name, value in trunk.state_dict().items()}
-            progress.set_postfix(loss=f"{metrics['loss']:.1e}", score=f"{metrics['score']:.1e}", refresh=False)
-            since = (step - result.best.get("step", 0)) // settings.validate_every
-            if settings.patience is not None and since >= settings.patience:
-                break
-        if step == settings.steps:
-            break
-        if settings.decay:
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
-        optimiser.zero_grad()
-        losses["loss"].backward()
-        optimiser.step()
-    progress.close()
-    result.seconds = time.perf_counter() - started
-    trunk.load_state_dict(best)
-    trunk.requires_grad_(False)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return result
+    session = _Session(trunk, validator, identity, checkpoint, checkpoint_seconds, log)
+    session.run(_Adam(recipe, trunk, settings), position)
+    if settings.lbfgs is not None:
+        trunk.load_state_dict(session.best_trunk)
+        trunk.double()
+        fixed = FixedProjection(problem, trunk, settings, forward)
+        session.run(_Lbfgs(fixed, trunk, settings), position)
+    return session.finish()
