@@ -1,5 +1,6 @@
 """Reading, checking, batching and simulating observations."""
 
+import typing
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from ipbasis.errors import InputError
 from ipbasis.observations import InputWarning, ObservationSettings, check_observations, long_table, read_observations
+from ipbasis.reference.solutions import TRUTHS
 
 GOOD = "query,t,u\na,0.1,1.0\na,0.5,\nb,0.2,2.0\n"
 
@@ -119,8 +121,8 @@ def test_batches_hold_every_observation_once(oscillator, size):
 
 
 def sampling(**changes):
-    base = {"number": 50, "layout": "own", "noise": 5, "noise_unit": "percent", "noise_kind": "gaussian", "seed": 0}
-    return ObservationSettings(**{**base, **changes})
+    base = {"number": 50, "layout": "own", "noise": 5, "noise_unit": "percent", "noise_kind": "gaussian"}
+    return ObservationSettings(**{**base, "truth": "exact", "seed": 0, **changes})
 
 
 @pytest.mark.parametrize("layout", ["equispaced", "common", "own"])
@@ -170,3 +172,9 @@ def test_settings_are_checked():
         sampling(noise=-1)
     with pytest.raises(InputError, match="layout"):
         sampling(layout="random")
+    with pytest.raises(InputError, match=r"truth.*'exact' or 'published_tolerance'"):
+        sampling(truth="approximate")
+
+
+def test_every_truth_can_be_simulated():
+    assert set(typing.get_args(ObservationSettings.model_fields["truth"].annotation)) == set(TRUTHS)

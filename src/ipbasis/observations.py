@@ -216,6 +216,8 @@ class ObservationSettings(Declared):
         noise_unit: ``percent`` of the largest modulus of the query's noise-free values, or ``absolute``.
         noise_kind: distribution of the noise.
         seed: of points and noise.
+        truth: what the noise is added to: ``exact`` solutions, or ``published_tolerance``, those of the paper with
+            the faults of its data (see `ipbasis.reference.solutions.TRUTHS`).
     """
 
     number: PositiveInt
@@ -224,6 +226,7 @@ class ObservationSettings(Declared):
     noise_unit: Literal["percent", "absolute"]
     noise_kind: Literal["gaussian", "uniform"]
     seed: int
+    truth: Literal["exact", "published_tolerance"] = "exact"
 
     def points(self, problem: Problem, queries: int) -> np.ndarray:
         """(queries, number, d) points of observation, or (1, number, d) if they are the same for all."""

@@ -99,12 +99,14 @@ def integrate_state(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance
     shape = start.shape
     low, _ = problem.domain[0]
     unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
+    if unique[-1] == low:
+        return np.repeat(start[..., None], len(inverse), axis=-1)
     # SciPy controls the root mean square over all components; divide so that it holds for each task.
     strict = max(tolerance / np.sqrt(start.size), 3e-14)
     scale = np.maximum(np.abs(start).max(axis=0), 1.0)
     solution = solve_ivp(
         lambda t, y: system.right_side(t, y.reshape(shape), parameters).ravel(),
-        (low, max(unique[-1], low)),
+        (low, unique[-1]),
         start.ravel(),
         method="DOP853",
         t_eval=unique,
@@ -125,7 +127,7 @@ def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: floa
         problem: an ODE problem.
         tasks: parameters and initial values.
         times: (n,) times within the domain, in any order.
-        tolerance: error allowed, relative to the size of each task's solution.
+        tolerance: error allowed in each step, relative to the size of each task's solution.
 
     Returns:
         (tasks, n, fields) values of the fields.

@@ -12,6 +12,7 @@ from ipbasis.reference.galerkin import linear_evolution, solve_linear
 from ipbasis.reference.ode import first_order_system, integrate_state
 
 _STATES_AT_ONCE = 10_000_000  # numbers that one integration of tasks with points of their own may hold
+_STEPWISE = 1 / 30  # share of the tolerance allowed in a step: errors of early steps grow
 _PUBLISHED_NODES = 501  # of the published mesh, per coordinate
 
 
@@ -39,6 +40,7 @@ def _states(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float
     Tasks with points of their own are integrated together too, as many as fit in memory over the union of
     their points.
     """
+    tolerance = _STEPWISE * tolerance
     if len(points) == 1:
         return integrate_state(problem, tasks, points[0, :, 0], tolerance)
     count, number, _ = points.shape

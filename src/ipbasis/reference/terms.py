@@ -38,8 +38,8 @@ def term_values(problem: Problem, parameters: np.ndarray, fields: np.ndarray) ->
         InputError: if a term has no true form, or one that is no function of its fields.
     """
     forms = _true_forms(problem)
-    values = torch.as_tensor(np.asarray(fields, dtype=float))
-    by_parameter = torch.as_tensor(np.asarray(parameters, dtype=float)).T[..., None]
+    values = torch.tensor(np.asarray(fields, dtype=float))
+    by_parameter = torch.tensor(np.asarray(parameters, dtype=float)).T[..., None]
     shape = torch.broadcast_shapes(values.shape[:2], (len(parameters), 1))
     jets = [values[..., jet.field] for jet in forms.jets]
     unused = [0.0] * len(problem.coordinates)
