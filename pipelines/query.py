@@ -1,6 +1,7 @@
 """Stage query: every cell of a problem on the bases of all numbers of readouts."""
 
 import hydra
+import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
@@ -11,10 +12,10 @@ from ipbasis.problem import Problem
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, cells, points_of, read_set, shown_cells, shown_queries, tasks_of
 from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts
-from pipelines.querying import Answer, fits, query, term_surfaces
+from pipelines.querying import Answer, Question, fits, query, term_surfaces
 
 
-def _ideal(settings: Settings, cell: Cell) -> object:
+def _ideal(settings: Settings, cell: Cell) -> np.ndarray | None:
     """Sensitivities of a cell's set, if there is noise to compare with."""
     if not any(other.noise for other in cells(settings) if other.set == cell.set):
         return None
@@ -28,9 +29,10 @@ def _write(settings: Settings, name: str, answer: Answer, simulated: pd.DataFram
     folder = DATA / "estimates" / settings["problem"]["name"] / "online" / f"readouts-{settings['basis']['readouts']}"
     tables = {"estimates": answer.table}
     if simulated is not None:
-        tables["fits"] = fits(answer.estimates, shown_queries(settings))
-        if settings["problem"].get("unknown_terms"):
-            tables["terms"] = term_surfaces(answer.estimates, shown_queries(settings), simulated)
+        problem, shown = Problem(**settings["problem"]), shown_queries(settings)
+        tables["fits"] = fits(problem, answer, shown)
+        if problem.unknown_terms:
+            tables["terms"] = term_surfaces(problem, answer, shown, simulated)
     for suffix, table in tables.items():
         with replacing_file(folder / f"{name}_{suffix}.parquet") as temporary:
             table.to_parquet(temporary, index=False)
@@ -39,9 +41,9 @@ def _write(settings: Settings, name: str, answer: Answer, simulated: pd.DataFram
 def _crossed(settings: Settings, bases: dict[str, Basis]) -> list[dict]:
     """One solver on the bases of the other recipes: which part of a difference is the basis, which the solver."""
     cell = cells(settings)[0]
-    few = read_set(settings, cell.set, settings["budget"]["crossed_queries"])
+    question = Question(cell, *read_set(settings, cell.set, settings["budget"]["crossed_queries"]))
     return [
-        {"basis": name, "solver": settings["online"]["solver"], **query(settings, basis, cell, *few).row}
+        {"basis": name, "solver": settings["online"]["solver"], **query(settings, basis, [question])[0].row}
         for name, basis in bases.items()
         if name != settings["recipe"]["source"]
     ]
@@ -58,16 +60,17 @@ def work(settings: Settings, tracker: Tracker) -> None:
         }
         for method in methods(settings):
             chosen = composed(recipe=method, basis__readouts=readouts)
-            source = chosen["recipe"]["source"]
-            for cell in cells(chosen):
-                few = read_set(chosen, cell.set, chosen["recipe"]["queries"])
-                ideal = sensitivity[cell.set]
-                answer = query(chosen, bases[source], cell, *few, None if ideal is None else ideal[: len(few[1])])
+            source, count = chosen["recipe"]["source"], chosen["recipe"]["queries"]
+            sets = {number: read_set(chosen, number, count) for number in sensitivity}
+            questions = [Question(cell, *sets[cell.set], sensitivity[cell.set]) for cell in cells(chosen)]
+            answers = query(chosen, bases[source], questions)
+            for question, answer in zip(questions, answers, strict=True):
+                name = question.cell.name
                 rows.append(answer.row)
-                _write(chosen, f"{method}_{cell.name}", answer, few[0] if cell.name in shown else None)
+                _write(chosen, f"{method}_{name}", answer, question.simulated if name in shown else None)
                 tracker.metrics({f"{method}_{key}": value for key, value in answer.row.items()}, step=len(rows))
-            own = rows[-len(cells(chosen))]
-            crossed += [{"basis": source, "solver": chosen["online"]["solver"], **own}, *_crossed(chosen, bases)]
+            crossed.append({"basis": source, "solver": chosen["online"]["solver"], **answers[0].row})
+            crossed += _crossed(chosen, bases)
     folder = DATA / "estimates" / settings["problem"]["name"] / "online"
     for name, table in (("online", rows), ("crossed", crossed)):
         with replacing_file(folder / f"{name}.csv") as temporary:

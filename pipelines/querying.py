@@ -1,6 +1,7 @@
 """The step that queries a basis, for stages and studies."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,107 +12,164 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
 from ipbasis.inverse.estimate import SOLVERS, Estimates, estimate
-from ipbasis.observations import check_observations, long_table
+from ipbasis.observations import Observations, check_observations, long_table
 from ipbasis.problem import Problem
 from ipbasis.reference.terms import true_terms
 from pipelines.cells import Cell, Observed, observe, tasks_of
 from pipelines.common import Settings
 
+# how a solver searches unknown terms, as the tables call it
+_SEARCHED = {"free_form": "free_form", "library": "library", "term_networks": "network"}
+
 
 @dataclass(frozen=True)
-class Answer:
-    """What a query of a cell gives.
+class Question:
+    """A cell to be estimated.
 
     Args:
-        row: of the online table.
-        estimates: of the first draw of the noise.
-        table: estimates of all draws, with the errors of the unknown terms where there are any.
-    """
-
-    row: dict
-    estimates: Estimates
-    table: pd.DataFrame
-
-
-def query(
-    settings: Settings,
-    basis: Basis,
-    cell: Cell,
-    simulated: pd.DataFrame,
-    truth: pd.DataFrame,
-    sensitivity: np.ndarray | None = None,
-) -> Answer:
-    """Estimate all queries of a cell, with as many draws of the noise as the recipe asks for.
-
-    Args:
-        settings: the configuration; its recipe says how.
-        basis: of the problem, or of one with the same coordinates and fields.
         cell: the cell.
-        simulated: noise-free observations of its set.
+        simulated: noise-free observations of its set, or of the first queries of it.
         truth: one row per query of those.
         sensitivity: of the simulated observations, see `sensitivities`, to compare with the ideal errors.
     """
+
+    cell: Cell
+    simulated: pd.DataFrame
+    truth: pd.DataFrame
+    sensitivity: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the estimation of a cell gives.
+
+    Args:
+        row: of the online table.
+        table: estimates of all draws of the noise, with the errors of the unknown terms where there are any.
+        estimates: of the first draw, possibly among other cells.
+        rows: those of this cell.
+    """
+
+    row: dict
+    table: pd.DataFrame
+    estimates: Estimates
+    rows: slice
+
+
+def query(settings: Settings, basis: Basis, questions: Sequence[Question]) -> list[Answer]:
+    """Estimate all queries of some cells, with as many draws of the noise as the recipe asks for.
+
+    Args:
+        settings: the configuration; its recipe says how. Where it says ``together``, the cells are one batch and
+            the time is shared out by the number of queries.
+        basis: of the problem, or of one with the same coordinates and fields.
+        questions: one for each cell.
+
+    Returns:
+        one answer for each question.
+    """
     torch.set_num_threads(settings["threads"])
-    problem, online = Problem(**settings["problem"]), settings["online"]
-    basis, solver = basis.for_problem(problem), SOLVERS[online["solver"]](**online)
-    first = observe(settings, cell, simulated, truth)
-    checked = check_observations(first.observations, problem)
-    started = time.perf_counter()
-    estimates = estimate(basis, checked, solver)
-    seconds = time.perf_counter() - started
+    problem = Problem(**settings["problem"])
+    basis, solver = basis.for_problem(problem), SOLVERS[settings["online"]["solver"]](**settings["online"])
+    observed = [observe(settings, q.cell, q.simulated, q.truth) for q in questions]
+    parts = [observed] if settings["recipe"]["together"] else [[one] for one in observed]
+    answers = []
+    for part in parts:
+        observations = _joined(problem, [one.observations for one in part])
+        started = time.perf_counter()
+        estimates = estimate(basis, observations, solver)
+        seconds = (time.perf_counter() - started) / len(estimates.table)
+        ends = np.cumsum([len(one.truth) for one in part])
+        for one, end in zip(part, ends, strict=True):
+            rows = slice(end - len(one.truth), end)
+            answers.append(_answer(settings, basis, questions[len(answers)], one, estimates, rows, seconds))
+    return answers
+
+
+def _joined(problem: Problem, tables: Sequence[pd.DataFrame]) -> Observations:
+    """Several tables of observations as one, with ids of their own."""
+    shifts = np.cumsum([0, *(table["query"].max() + 1 for table in tables[:-1])])
+    moved = [table.assign(query=table["query"] + shift) for table, shift in zip(tables, shifts, strict=True)]
+    return check_observations(pd.concat(moved, ignore_index=True), problem)
+
+
+def _answer(
+    settings: Settings,
+    basis: Basis,
+    question: Question,
+    first: Observed,
+    estimates: Estimates,
+    rows: slice,
+    seconds: float,
+) -> Answer:
+    """Further draws of the noise, and the row of the table.
+
+    Args:
+        settings: the configuration.
+        basis: of the problem.
+        question: the cell.
+        first: the first draw of the noise.
+        estimates: of the first draw, possibly among other cells.
+        rows: those of this cell.
+        seconds: that a query took.
+    """
+    cell, problem = question.cell, basis.problem
+    solver = SOLVERS[settings["online"]["solver"]](**settings["online"])
+    own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
     draws = settings["recipe"]["noise_seeds"] if cell.noise and not problem.unknown_terms else 1
-    tables, truths = [estimates.table], [first.truth]
+    tables, truths = [own], [first.truth]
     if draws > 1:
-        further = observe(settings, cell, simulated, truth, range(1, draws))
+        further = observe(settings, cell, question.simulated, question.truth, range(1, draws))
         tables.append(estimate(basis, further.observations, solver).table)
         truths.append(further.truth)
     table, every = pd.concat(tables, ignore_index=True), pd.concat(truths, ignore_index=True)
     scored = settings["observations"]["scored"]
-    published = online["solver"] == "adam"
-    misfit = data_misfit(estimates, first)
+    published = settings["recipe"]["source"] == "paper_recipe"
+    misfit = data_misfit(basis, estimates.readouts[rows], first)
     terms = {}
     if problem.unknown_terms:
         # along the trajectories, at the points of observation
         true = true_terms(problem, tasks_of(problem, first.truth), first.points)
-        found = estimates.terms(first.points[0])
+        found = estimates.terms(first.points[0])[rows]
         table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(found, true, strict=True)]))
-        terms = {"terms": "network" if published else online["solver"], **term_errors(found, true)}
+        terms = {"terms": _SEARCHED[solver.solver], **term_errors(found, true)}
+    queries = len(first.truth)
     row = {
         "source": settings["recipe"]["source"],
         "readouts": settings["basis"]["readouts"],
         **cell.label,
-        "queries": len(truth),
-        "epochs": int(estimates.table["iterations"].max()),
+        "queries": queries,
+        "epochs": int(own["iterations"].max()),
         "learning_rate": getattr(solver, "learning_rate", None),
-        "loss": float(estimates.table["objective"].mean()) if published else misfit,
+        "loss": float(own["objective"].mean()) if published else misfit,
         **parameter_errors(table, every, scored),
         **terms,
-        "seconds": seconds,
-        "seconds_per_query": seconds / len(truth),
+        "seconds": seconds * queries,
+        "seconds_per_query": seconds,
         "noise": cell.noise,
         "noise_unit": settings["observations"]["noise_unit"],
         "noise_seeds": draws,
         "data_mse": misfit,
     }
-    if sensitivity is not None and cell.noise:
-        row |= _against_ideal(settings, row, sensitivity[:, : cell.number], first.truth["noise_std"].to_numpy())
+    if question.sensitivity is not None and cell.noise:
+        seen = question.sensitivity[:queries, : cell.number]
+        row |= _against_ideal(settings, row, seen, first.truth["noise_std"].to_numpy())
     if draws > 1:
         row |= _spread(table, every, scored)
     if not published:  # the published recipe gives no error bars
         row |= {"ok_share": float((table["status"] == "ok").mean()), **coverage(table, every, scored)}
-    return Answer(row, estimates, table)
+    return Answer(row, table, estimates, rows)
 
 
-def data_misfit(estimates: Estimates, observed: Observed) -> float:
-    """Mean squared difference between observations and fitted solutions."""
-    problem = estimates.basis.problem
-    values = observed.observations[problem.fields].to_numpy().reshape(len(estimates.table), -1, len(problem.fields))
-    if len(observed.points) == 1:
-        fitted = estimates.solution(observed.points[0])
-    else:
-        features = estimates.basis.features(observed.points.reshape(-1, observed.points.shape[2]))
-        fitted = np.einsum("qnk,qfk->qnf", features.reshape(*values.shape[:2], -1), estimates.readouts)
-    return float(((fitted - values) ** 2).mean())
+def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float:
+    """Mean squared difference between observations and fitted solutions with readouts (queries, F, K)."""
+    fields = basis.problem.fields
+    values = observed.observations[fields].to_numpy().reshape(len(readouts), -1, len(fields))
+    features = basis.features(observed.points.reshape(-1, observed.points.shape[2]))
+    features = np.broadcast_to(
+        features.reshape(*observed.points.shape[:2], -1), (len(readouts), values.shape[1], features.shape[1])
+    )
+    return float(((features @ readouts.transpose(0, 2, 1) - values) ** 2).mean())
 
 
 def _against_ideal(settings: Settings, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:
@@ -139,32 +197,34 @@ def shown_points(problem: Problem) -> np.ndarray:
     return equispaced(problem.domain, per_axis ** len(problem.coordinates), torch.float64).numpy()
 
 
-def fits(estimates: Estimates, shown: list[int]) -> pd.DataFrame:
+def fits(problem: Problem, answer: Answer, shown: list[int]) -> pd.DataFrame:
     """The fitted solutions of some queries, for pictures."""
-    problem = estimates.basis.problem
-    table = long_table(problem, shown_points(problem)[None], estimates.solution(shown_points(problem))[shown])
+    points = shown_points(problem)
+    table = long_table(problem, points[None], answer.estimates.solution(points)[answer.rows][shown])
     return table.assign(query=np.array(shown)[table["query"]])
 
 
-def term_surfaces(estimates: Estimates, shown: list[int], simulated: pd.DataFrame) -> pd.DataFrame:
+def term_surfaces(problem: Problem, answer: Answer, shown: list[int], simulated: pd.DataFrame) -> pd.DataFrame:
     """The unknown terms that some queries gave, on a grid of the fields, for pictures.
 
     Args:
-        estimates: of all queries.
+        problem: the problem.
+        answer: of a cell.
         shown: numbers of the queries.
         simulated: noise-free observations of the queries; the grid spans what they visit.
 
     Returns:
         columns ``query``, the fields, and the terms.
     """
-    problem = estimates.basis.problem
-    visited = simulated[problem.fields].to_numpy().reshape(len(estimates.table), -1, len(problem.fields))
+    visited = simulated[problem.fields].to_numpy().reshape(simulated["query"].nunique(), -1, len(problem.fields))
     unit = np.stack(np.meshgrid(*[np.linspace(0, 1, 40)] * len(problem.fields), indexing="ij"), axis=-1)
     tables = []
     for number in shown:
         low, high = visited[number].min(axis=0), visited[number].max(axis=0)
         grid = (low + (high - low) * unit).reshape(-1, len(problem.fields))
-        columns = dict(zip(problem.fields, grid.T, strict=True))
-        columns |= dict(zip(problem.unknown_terms, estimates.terms_on(grid)[number].T, strict=True))
+        found = answer.estimates.terms_on(grid)[answer.rows][number]
+        columns = dict(zip(problem.fields, grid.T, strict=True)) | dict(
+            zip(problem.unknown_terms, found.T, strict=True)
+        )
         tables.append(pd.DataFrame({"query": number, **columns}))
     return pd.concat(tables, ignore_index=True)

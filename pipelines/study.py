@@ -20,7 +20,7 @@ from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, simulate
 from pipelines.common import Settings, composed, run_stage
-from pipelines.querying import query
+from pipelines.querying import Question, query
 from pipelines.training import offline_row, train_basis
 
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
@@ -56,7 +56,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
     observed = settings["observations"]
     label = observed["sets"][chosen["set"]]["label"]
     cell = Cell(chosen["set"], observed["number"], observed["noise"], label)
-    answer = query(settings, basis, cell, *simulate(settings, chosen["set"], chosen["queries"]))
+    (answer,) = query(settings, basis, [Question(cell, *simulate(settings, chosen["set"], chosen["queries"]))])
     overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task)
     further = {f"offline_{key}": value for key, value in offline.items() if key not in answer.row or key in _BOTH}
     row = {**overrides, **{key: value for key, value in answer.row.items() if key not in overrides}, **further}
