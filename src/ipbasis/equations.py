@@ -308,6 +308,12 @@ class Equations:
         by_parameter = [[sympy.diff(r, p) for p in self.parameters] for r in self.residuals]
         return by_jet, by_parameter
 
+    @cached_property
+    def linearised(self) -> Callable[..., list[torch.Tensor]]:
+        """The compiled residuals, then their partials by the jets, then by the parameters, see `compiled`."""
+        by_jet, by_parameter = self.partials()
+        return self.compiled([*self.residuals, *sum(by_jet, []), *sum(by_parameter, [])])
+
     def compiled(self, expressions: Sequence[sympy.Expr]) -> Callable[..., list[torch.Tensor]]:
         """A PyTorch function ``f(coordinates, jets, parameters)`` of expressions in the equations' names.
 

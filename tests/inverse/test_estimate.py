@@ -213,7 +213,7 @@ def test_noise_given_twice_is_refused(basis, oscillator):
 
 def test_unknown_solver_and_faulty_noise(basis, oscillator):
     table, _, _ = simulated(oscillator, 1)
-    with pytest.raises(InputError, match="there are gauss_newton, adam"):
+    with pytest.raises(InputError, match="there are gauss_newton, free_form, library"):
         estimate(basis, table, solver="newton")
     with pytest.raises(InputError, match="above zero"):
         estimate(basis, table, noise_std=0.0)

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -30,15 +30,22 @@ class Accuracy(Declared):
     Args:
         residual: root mean square residual, relative to the root mean square of the solution.
         solution: root mean square error of the solution relative to its own; None without a reference.
+        worst_residual: the largest relative residual among the tasks.
+        median_residual: the median of the relative residual; far below `residual` where few tasks are hard.
+        approximation: root mean square of the smallest relative error that any readouts leave; None without a
+            reference.
     """
 
     residual: PositiveFloat
     solution: PositiveFloat | None
+    worst_residual: PositiveFloat | None = None
+    median_residual: PositiveFloat | None = None
+    approximation: PositiveFloat | None = None
 
     @property
     def floor(self) -> float:
         """Smallest relative error that a fit can have; without a reference the residual stands for it."""
-        return self.solution or self.residual
+        return self.approximation or self.solution or self.residual
 
 
 class Record(Declared):
@@ -106,6 +113,21 @@ class Basis:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
         index = self.problem.notation.index(derivative)
         return self.feature_map(torch.tensor(points), (index,))[index].numpy()
+
+    def for_problem(self, problem: Problem) -> "Basis":
+        """The same functions for another problem on the same domain, such as other unknowns in the same equation.
+
+        Raises:
+            InputError: if its coordinates or fields are others.
+        """
+        own = self.problem
+        for kind in ("coordinates", "fields"):
+            if getattr(problem, kind) != getattr(own, kind):
+                raise InputError(
+                    f"{problem.name}: a basis of {own.name} has the {kind} {getattr(own, kind)}, "
+                    f"not {getattr(problem, kind)}"
+                )
+        return replace(self, record=self.record.model_copy(update={"problem": problem}))
 
     def save(self, directory: str | Path) -> None:
         """Write ``basis.safetensors`` and ``basis.json`` into a directory.

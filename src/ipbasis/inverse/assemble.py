@@ -5,16 +5,18 @@ basis, so that the cost of an iteration depends neither on the number of observa
 points. Roots rather than normal matrices are kept: squaring would cost half of the digits.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import sympy
 import torch
 from torch import Tensor
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.basis.forward import energy_coordinates
 from ipbasis.basis.operators import conditions, residual_factor, theta
-from ipbasis.equations import Equations
+from ipbasis.equations import Equations, MultiIndex
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
@@ -32,17 +34,93 @@ class Physics:
     Args:
         system: the equations.
         coordinates: (F K, N), the readouts of all fields in a row.
-        factor: (Q, m, N + 1), ``|Σ_q θ_q factor_q (c, 1)|²`` is the mean squared residual.
         condition_rows: (C, N), ``|condition_rows c - condition_target|²`` is the mean squared error of the
             conditions that are the same for every task.
         condition_target: (C,).
+        determined: whether the conditions leave no freedom: the same solution for all tasks of equal parameters.
     """
 
     system: Equations
     coordinates: Tensor
-    factor: Tensor
     condition_rows: Tensor
     condition_target: Tensor
+    determined: bool
+
+
+@dataclass(frozen=True)
+class AffinePhysics(Physics):
+    """Equations with an affine split, reduced to one small factor.
+
+    Args:
+        factor: (Q, m, N + 1), ``|Σ_q θ_q factor_q (c, 1)|²`` is the mean squared residual.
+    """
+
+    factor: Tensor
+
+    def operator(self, parameters: Tensor) -> Tensor:
+        """(B, m, N + 1) rows of the residual for given parameters (B, P)."""
+        thetas, _ = theta(self.system, parameters)
+        return torch.einsum("bq,qmk->bmk", thetas, self.factor)
+
+    def operator_slope(self, parameters: Tensor, unknowns: Tensor) -> Tensor:
+        """(B, m, P) derivative of the residual's rows by the parameters, the unknowns (B, N) held fixed."""
+        _, slopes = theta(self.system, parameters)
+        applied = unknowns @ self.factor[..., :-1].flatten(0, 1).T + self.factor[..., -1].flatten()
+        return torch.einsum("bqp,bqm->bmp", slopes, applied.unflatten(1, self.factor.shape[:2]))
+
+
+@dataclass(frozen=True)
+class PointwisePhysics(Physics):
+    """Any other equations, taken at the points of a quadrature.
+
+    Args:
+        points: coordinates of the points, a tensor (n,) each.
+        root: (n,) roots of the quadrature's weights.
+        features: for each derivative (n, r), in the coordinates of the unknowns of one field.
+    """
+
+    points: tuple[Tensor, ...]
+    root: Tensor
+    features: Mapping[MultiIndex, Tensor]
+
+    def jets(self, unknowns: Tensor) -> list[Tensor]:
+        """(B, n) values of the fields and derivatives that the equations hold, for unknowns (B, N)."""
+        by_field = unknowns.unflatten(1, (-1, self.features[()].shape[1]))
+        return [by_field[:, jet.field] @ self.features[jet.index].T for jet in self.system.jets]
+
+    def at(self, basis: Basis, points: Tensor) -> "PointwisePhysics":
+        """The same equations at other points (n, d), all of equal weight."""
+        energy = self.coordinates[: basis.record.functions, : self.features[()].shape[1]]
+        features = {index: values @ energy for index, values in basis.feature_map(points, self.system.indices).items()}
+        root = points.new_full((len(points),), len(points) ** -0.5)
+        return replace(self, points=points.unbind(1), root=root, features=features)
+
+    def evaluate(self, expressions: Sequence[sympy.Expr], unknowns: Tensor, parameters: Tensor) -> Tensor:
+        """(B, len(expressions), n) values of expressions in the equations' names at every point."""
+        return self._stacked(self.system.compiled(expressions), unknowns, parameters)
+
+    def linearised(self, unknowns: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals (B, E, n) and their partials by the jets (B, E, J, n) and the parameters (B, E, P, n)."""
+        values = self._stacked(self.system.linearised, unknowns, parameters)
+        equations, jets = len(self.system.residuals), len(self.system.jets)
+        residual, by_jet, by_parameter = values.split(
+            [equations, equations * jets, values.shape[1] - equations * (1 + jets)], dim=1
+        )
+        return residual, by_jet.unflatten(1, (equations, jets)), by_parameter.unflatten(1, (equations, -1))
+
+    def _stacked(self, function: Callable, unknowns: Tensor, parameters: Tensor) -> Tensor:
+        values = function(self.points, self.jets(unknowns), [column[:, None] for column in parameters.unbind(1)])
+        shape = (len(unknowns), len(self.root))
+        return torch.stack([torch.as_tensor(v, dtype=self.root.dtype).expand(shape) for v in values], dim=1)
+
+    def spread(self, by_jet: Tensor) -> Tensor:
+        """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n)."""
+        width = self.features[()].shape[1]
+        out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.coordinates.shape[1])
+        for j, jet in enumerate(self.system.jets):
+            columns = slice(jet.field * width, (jet.field + 1) * width)
+            out[..., columns] += by_jet[:, :, j, :, None] * self.features[jet.index]
+        return out
 
 
 @dataclass(frozen=True)
@@ -53,14 +131,14 @@ class Online:
         physics: equation and conditions in the span of the basis.
         data_root: (B or 1, R, N), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit.
         data_target: (B, R).
-        data_rest: (B,) part of the misfit that no readout can remove.
-        counts: (B,) observed values.
+        data_rest: (B, F) part of the misfit that no readout can remove.
+        counts: (B, F) observed values.
         amplitude: (B,) root mean square of the observed values.
         known: (B, P) given values of parameters, NaN for those to estimate.
         ranges: (P, 2) trained range of each parameter.
     """
 
-    physics: "Physics"
+    physics: Physics
     data_root: Tensor
     data_target: Tensor
     data_rest: Tensor
@@ -77,6 +155,15 @@ class Online:
         """(B, P) 1 for each parameter to estimate, else 0."""
         return self.known.isnan().to(self.known.dtype)
 
+    def weighted(self, factor: Tensor) -> "Online":
+        """The same with the data weights of each query multiplied by a factor (B,)."""
+        return replace(
+            self,
+            data_root=self.data_root * factor[:, None, None],
+            data_target=self.data_target * factor[:, None],
+            data_rest=self.data_rest * factor.square()[:, None],
+        )
+
     def select(self, rows: Tensor) -> "Online":
         """The queries in `rows`."""
         own = ("data_target", "data_rest", "counts", "amplitude", "known")
@@ -84,36 +171,30 @@ class Online:
         root = self.data_root if len(self.data_root) == 1 else self.data_root[rows]
         return replace(self, data_root=root, **parts)
 
-    def operator(self, parameters: Tensor) -> Tensor:
-        """(B, m, N + 1) rows of the residual for given parameters (B, P)."""
-        thetas, _ = theta(self.physics.system, parameters)
-        return torch.einsum("bq,qmk->bmk", thetas, self.physics.factor)
 
-    def operator_slope(self, parameters: Tensor, unknowns: Tensor) -> Tensor:
-        """(B, m, P) derivative of the residual's rows by the parameters, the unknowns (B, N) held fixed.
-
-        The columns of known parameters are zero.
-        """
-        _, slopes = theta(self.physics.system, parameters)
-        factor = self.physics.factor
-        applied = unknowns @ factor[..., :-1].flatten(0, 1).T + factor[..., -1].flatten()
-        applied = applied.unflatten(1, factor.shape[:2])
-        return torch.einsum("bqp,bqm->bmp", slopes, applied) * self.free[:, None]
-
-
-def reduce_physics(basis: Basis) -> Physics:
-    """Equation and conditions of a basis as small linear forms, once per basis."""
+def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
+    """Equation and conditions of a basis as small forms, once per basis."""
     problem, fields = basis.problem, len(basis.problem.fields)
     features = basis.feature_map(basis.quadrature.points, problem.system.indices)
-    root = basis.quadrature.weights.double().sqrt()[:, None]
-    weighted = {index: values * root for index, values in features.items()}
+    root = basis.quadrature.weights.double().sqrt()
+    weighted = {index: values * root[:, None] for index, values in features.items()}
     energy = energy_coordinates(weighted, problem.domain, 1e-14)
     coordinates = torch.block_diag(*[energy] * fields)
-    factor = compact(residual_factor(problem, features, basis.quadrature, coordinates))
     given = conditions(problem, _CONDITION_POINTS, torch.float64)
     rows = given.rows(basis.feature_map(given.points, given.indices)) @ coordinates
     same = ~given.selection.any(dim=1)
-    return Physics(problem.system, coordinates, factor, rows[same], given.fixed[same])
+    common = {
+        "system": problem.system,
+        "coordinates": coordinates,
+        "condition_rows": rows[same],
+        "condition_target": given.fixed[same],
+        "determined": not problem.free_initial,
+    }
+    if problem.system.affine is not None:
+        factor = compact(residual_factor(problem, features, basis.quadrature, coordinates))
+        return AffinePhysics(**common, factor=factor)
+    reduced = {index: values @ energy for index, values in features.items()}
+    return PointwisePhysics(**common, points=basis.quadrature.points.double().unbind(1), root=root, features=reduced)
 
 
 def compact(factor: Tensor) -> Tensor:
@@ -141,7 +222,7 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         weights: (B, n, F) one over the standard deviation; zero where not observed.
 
     Returns:
-        root (B or 1, R, F K), target (B, R) and rest (B,), see `Online`.
+        root (B or 1, R, F K), target (B, R) and rest (B, F), see `Online`.
     """
     shared = len(features) == 1 and bool((weights == weights[:1, :1]).all())
     if shared:
@@ -149,23 +230,23 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         orthogonal, triangular = torch.linalg.qr(features[0])
         right = values * weights
         target = torch.einsum("nr,bnf->bfr", orthogonal, right)
-        rest = (right - torch.einsum("nr,bfr->bnf", orthogonal, target)).square().sum((1, 2))
+        rest = (right - torch.einsum("nr,bfr->bnf", orthogonal, target)).square().sum(1)
         root = torch.block_diag(*[triangular * s for s in scale])[None]
         return root, target.flatten(1), rest
-    roots, targets, rest = [], [], values.new_zeros(len(values))
+    roots, targets, rest = [], [], []
     for field in range(values.shape[2]):
         weight = weights[..., field]
         orthogonal, triangular = torch.linalg.qr(features * weight[..., None])
         right = (values[..., field] * weight)[..., None]
         target = orthogonal.mT @ right
-        rest += (right - orthogonal @ target).square().sum((1, 2))
+        rest.append((right - orthogonal @ target).square().sum((1, 2)))
         roots.append(triangular)
         targets.append(target.squeeze(2))
     height, width = roots[0].shape[1:]
     root = values.new_zeros(len(values), height * len(roots), width * len(roots))
     for field, triangular in enumerate(roots):
         root[:, field * height : (field + 1) * height, field * width : (field + 1) * width] = triangular
-    return root, torch.cat(targets, dim=1), rest
+    return root, torch.cat(targets, dim=1), torch.stack(rest, dim=1)
 
 
 def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -> Online:
@@ -187,7 +268,7 @@ def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -
         data_root=root @ physics.coordinates,
         data_target=target,
         data_rest=rest,
-        counts=observed.sum((1, 2)),
+        counts=observed.sum(1),
         amplitude=amplitude(batch),
         known=torch.as_tensor(batch.known),
         ranges=torch.as_tensor(basis.problem.parameter_ranges),

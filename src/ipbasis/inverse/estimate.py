@@ -1,6 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +10,42 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ipbasis.basis.artefact import Basis
+from ipbasis.basis.quadrature import equispaced
 from ipbasis.errors import InputError
 from ipbasis.inverse.adam import AdamSettings, adam, quadratic_forms
-from ipbasis.inverse.assemble import Physics, amplitude, assemble, reduce_physics
+from ipbasis.inverse.assemble import AffinePhysics, Physics, PointwisePhysics, amplitude, assemble, reduce_physics
 from ipbasis.inverse.checks import Evidence, judge
-from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Solution, gauss_newton
+from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
 from ipbasis.inverse.intervals import intervals
+from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
+from ipbasis.inverse.smoothing import smooth
+from ipbasis.inverse.solution import Solution, without_errors
+from ipbasis.inverse.term_networks import TermNetworkSettings, fit_term_networks
+from ipbasis.inverse.unknown_terms import (
+    FreeForm,
+    Library,
+    LibraryTerms,
+    Terms,
+    free_terms,
+    library_terms,
+    searched_problem,
+    with_library,
+)
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
 
-SOLVERS = {"gauss_newton": GaussNewtonSettings, "adam": AdamSettings}
-_BATCH, _BATCH_POINTS = 2000, 1_000_000  # queries, and points after padding, that are held at once
+SOLVERS = {
+    "gauss_newton": GaussNewtonSettings,
+    "free_form": FreeForm,
+    "library": Library,
+    "adam": AdamSettings,
+    "term_networks": TermNetworkSettings,
+}
+Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSettings
+_PUBLISHED = (AdamSettings, TermNetworkSettings)
+# queries, those of equations taken at points, and points after padding, that are held at once
+_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 2000, 200, 1_000_000
+_TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
 
 
 @dataclass(frozen=True)
@@ -33,12 +58,14 @@ class Estimates:
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
+        found: the unknown terms of each batch of queries, where the problem has some.
     """
 
     table: pd.DataFrame
     basis: Basis
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
+    found: tuple[tuple[int, Terms], ...] = ()
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
@@ -54,15 +81,65 @@ class Estimates:
         own = np.einsum("qfkfl->qfkl", blocks)
         return np.sqrt(np.einsum("nk,qfkl,nl->qnf", features, own, features, optimize=True).clip(0))
 
+    def terms(self, points: np.ndarray) -> np.ndarray:
+        """Unknown terms along the fitted solutions at points (n, d): (queries, n, terms)."""
+        return self._terms(self.solution(points), "terms")
 
-def _gauss_newton(basis: Basis, physics: Physics, batch: Batch, settings: GaussNewtonSettings, noise_std) -> Solution:
-    accuracy = basis.record.accuracy
-    floor = accuracy.floor * amplitude(batch)
+    def terms_on(self, fields: np.ndarray) -> np.ndarray:
+        """Unknown terms where the fields have the values (m, F): (queries, m, terms)."""
+        return self._terms(np.broadcast_to(fields, (len(self.table), *np.shape(fields))), "terms")
+
+    def terms_std_on(self, fields: np.ndarray) -> np.ndarray:
+        """Standard deviation of `terms_on`, of the solver ``free_form`` only."""
+        return self._terms(np.broadcast_to(fields, (len(self.table), *np.shape(fields))), "terms_std")
+
+    def _terms(self, fields: np.ndarray, what: str) -> np.ndarray:
+        ends = np.cumsum([count for count, _ in self.found])
+        parts = [
+            getattr(found, what)(torch.tensor(fields[end - count : end]))
+            for end, (count, found) in zip(ends, self.found, strict=True)
+        ]
+        return torch.cat(parts).numpy()
+
+
+def _noise(basis: Basis, batch: Batch, noise_std: float | None) -> tuple[Tensor | None, Tensor | None]:
+    """Standard deviations with the basis error in them: of each cell if they are given so, else by query."""
+    floor = basis.record.accuracy.floor * amplitude(batch)
     if batch.std is not None:
-        std = (torch.as_tensor(batch.std).square() + floor[:, None, None].square()).sqrt()
-        return gauss_newton(assemble(basis, physics, batch, std), accuracy, settings, torch.ones_like(floor))
-    given = None if noise_std is None else (noise_std**2 + floor.square()).sqrt()
-    return gauss_newton(assemble(basis, physics, batch, None), accuracy, settings, given)
+        return (torch.as_tensor(batch.std).square() + floor[:, None, None].square()).sqrt(), torch.ones_like(floor)
+    return None, None if noise_std is None else (noise_std**2 + floor.square()).sqrt()
+
+
+def _gauss_newton(
+    basis: Basis,
+    physics: Physics,
+    batch: Batch,
+    settings: GaussNewtonSettings,
+    noise_std,
+    optional: Tensor | None = None,
+) -> Solution:
+    cells, by_query = _noise(basis, batch, noise_std)
+    online = assemble(basis, physics, batch, cells)
+    if isinstance(physics, AffinePhysics):
+        return gauss_newton(online, basis.record.accuracy, settings, by_query)
+    return joint_gauss_newton(online, basis.record.accuracy, settings, by_query, optional)
+
+
+def _free_form(basis: Basis, physics: Physics, batch: Batch, noise_std) -> tuple[Solution, Terms]:
+    """Smooth fits of the data, and the unknown terms that they show."""
+    problem = basis.problem
+    if np.isnan(batch.known).any():
+        name = list(problem.parameters)[int(np.argmax(np.isnan(batch.known).any(axis=0)))]
+        raise InputError(
+            f"{problem.name}: without a formula of its terms {name} cannot be told from them: give it in a column "
+            f"{name!r}, or use a library"
+        )
+    cells, by_query = _noise(basis, batch, noise_std)
+    online = assemble(basis, physics, batch, cells)
+    smoothed = smooth(online, by_query)
+    points = equispaced(problem.domain, _TERM_POINTS ** len(problem.domain), torch.float64)
+    found = free_terms(problem, physics.at(basis, points), smoothed, online.known)
+    return smoothed.solution(online, by_query), found
 
 
 def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
@@ -71,26 +148,10 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     forms, rest = quadratic_forms(basis, misfits, settings)
     start = torch.as_tensor(basis.problem.parameter_ranges.mean(1))
     search, loss = adam(forms, start, torch.as_tensor(batch.known), settings)
-    readouts, parameters = search.readouts.double(), search.parameters.double()
-    misfit = misfits(readouts)
+    readouts = search.readouts.double()
     counts = torch.as_tensor(batch.observed).sum((1, 2)).double()
-    queries = len(readouts)
-    nothing = torch.full((queries, parameters.shape[1], parameters.shape[1]), torch.nan, dtype=torch.float64)
-    return Solution(
-        parameters=parameters,
-        covariance=nothing,
-        readouts=readouts,
-        readout_covariance=torch.zeros(queries, 0),  # none
-        noise_std=misfit.sqrt(),
-        objective=loss.double() + rest,
-        physics=torch.zeros(queries, dtype=torch.float64),
-        misfit=misfit * counts,
-        freedom=counts,
-        free_misfit=misfits.rest,
-        free_freedom=torch.zeros(queries, dtype=torch.float64),  # no test: the recipe does not reach the optimum
-        iterations=torch.full((queries,), settings.steps),
-        converged=torch.ones(queries, dtype=torch.bool),
-    )
+    loss, misfit = loss.double() + rest, misfits(readouts)
+    return without_errors(search.parameters.double(), readouts, loss, misfit, counts, settings.steps)
 
 
 def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) -> pd.DataFrame:
@@ -138,32 +199,56 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     return pd.DataFrame(columns)
 
 
-def estimate(
-    basis: Basis,
-    observations: Observations | pd.DataFrame | str | Path,
-    solver: str | GaussNewtonSettings | AdamSettings = "gauss_newton",
-    noise_std: float | None = None,
-) -> Estimates:
-    """Estimate the parameters of every query.
+def _term_networks(basis: Basis, batch: Batch, settings: TermNetworkSettings) -> tuple[Solution, Terms]:
+    """The published recipe for unknown terms."""
+    found = fit_term_networks(basis, batch, settings)
+    counts = torch.as_tensor(batch.observed).sum((1, 2)).double()
+    return without_errors(
+        found.parameters, found.readouts.flatten(1), found.loss, found.misfit, counts, settings.steps
+    ), found
 
-    Args:
-        basis: a trained basis of the problem.
-        observations: a table in long form, or a CSV or Parquet file with one (see `Observations`).
-        solver: ``gauss_newton``, ``adam`` (the published recipe), or settings of one of them.
-        noise_std: standard deviation of the observations' errors, in the units of the fields; None to
-            estimate it per query, unless the table has ``<field>_std`` columns.
 
-    Raises:
-        InputError: if the observations are faulty, or the solver is not known.
-    """
+def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solver:
+    """The settings that are meant, checked against the problem."""
+    problem = basis.problem
     if isinstance(solver, str):
         if solver not in SOLVERS:
             raise InputError(f"solver {solver!r} is not known; there are {', '.join(SOLVERS)}")
         solver = SOLVERS[solver]()
+    if isinstance(solver, GaussNewtonSettings) and problem.unknown_terms:
+        solver = Library(search=solver)
+    if isinstance(solver, FreeForm | Library) and not problem.unknown_terms:
+        raise InputError(f"{problem.name} has no unknown terms; the solver {solver.solver!r} needs one")
+    if isinstance(solver, AdamSettings) and problem.system.affine is None:
+        raise InputError(f"{problem.name}: the solver 'adam' needs an affine split; 'term_networks' does not")
+    if isinstance(solver, _PUBLISHED) and noise_std is not None:
+        raise InputError(f"the solver {solver.solver!r} takes no noise_std: the published recipe has no error bars")
     if noise_std is not None and not (np.isfinite(noise_std) and noise_std > 0):
         raise InputError(f"noise_std {noise_std:g}: a standard deviation must be above zero")
-    if isinstance(solver, AdamSettings) and noise_std is not None:
-        raise InputError("the solver 'adam' takes no noise_std: the published recipe has no error bars")
+    return solver
+
+
+def estimate(
+    basis: Basis,
+    observations: Observations | pd.DataFrame | str | Path,
+    solver: str | Solver = "gauss_newton",
+    noise_std: float | None = None,
+) -> Estimates:
+    """Estimate the parameters of every query, and its unknown terms.
+
+    Args:
+        basis: a trained basis of the problem.
+        observations: a table in long form, or a CSV or Parquet file with one (see `Observations`).
+        solver: ``gauss_newton`` (unknown terms as polynomials of degree 2), ``library`` (unknown terms by
+            functions of your choice), ``free_form`` (unknown terms without a formula), ``adam`` or
+            ``term_networks`` (the published recipes), or settings of one of them.
+        noise_std: standard deviation of the observations' errors, in the units of the fields; None to
+            estimate it per query, unless the table has ``<field>_std`` columns.
+
+    Raises:
+        InputError: if the observations are faulty, or the solver is not known or does not fit the problem.
+    """
+    solver = _solver(basis, solver, noise_std)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
@@ -171,24 +256,47 @@ def estimate(
     deviations = [f"{field}_std" for field in basis.problem.fields]
     if noise_std is not None and set(deviations) <= set(observations.table):
         raise InputError(f"noise_std is given twice: as {noise_std:g} and by the column {deviations[0]!r}")
-    if basis.problem.system.affine is None:
-        raise InputError(f"{basis.problem.name}: equations without an affine split are not supported yet")
-    physics: Physics | None = None
+    declared = basis.problem
+    if isinstance(solver, Library):
+        basis = basis.for_problem(with_library(declared, solver))
+    elif declared.unknown_terms:
+        basis = basis.for_problem(searched_problem(declared))
+    observations = replace(observations, problem=basis.problem)
+    optional = torch.tensor([name not in declared.parameters for name in basis.problem.parameters])
+    physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
+
+    def solve(batch: Batch) -> tuple[Solution, Terms | None]:
+        match solver:
+            case AdamSettings():
+                return _adam(basis, batch, solver), None
+            case TermNetworkSettings():
+                return _term_networks(basis, batch, solver)
+            case FreeForm():
+                return _free_form(basis, physics, batch, noise_std)
+            case Library():
+                solution = _gauss_newton(basis, physics, batch, solver.search, noise_std, optional)
+                return solution, library_terms(declared, solver, basis.problem, solution.parameters)
+            case _:
+                return _gauss_newton(basis, physics, batch, solver, noise_std), None
+
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
+    found: list[tuple[int, Terms]] = []
     total = len(observations.queries)
-    # the published recipe treats all queries as one batch
     longest = observations.table["query"].value_counts().iloc[0]
-    size = total if isinstance(solver, AdamSettings) else min(_BATCH, max(1, _BATCH_POINTS // longest))
-    with tqdm(total=total, desc="queries", disable=total <= _BATCH) as progress:
+    most = _BATCH_POINTWISE if isinstance(physics, PointwisePhysics) else _BATCH
+    # the published recipe treats all queries as one batch
+    size = total if physics is None else min(most, max(1, _BATCH_POINTS // longest))
+    with tqdm(total=total, desc="queries", disable=total <= size) as progress:
         for batch in observations.batches(size):
-            if isinstance(solver, GaussNewtonSettings):
-                physics = physics or reduce_physics(basis)
-                solution = _gauss_newton(basis, physics, batch, solver, noise_std)
-            else:
-                solution = _adam(basis, batch, solver)
-            tables.append(_table(basis, batch, solution, noise_std is not None or batch.std is not None))
+            solution, terms = solve(batch)
+            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None)
+            if isinstance(terms, LibraryTerms):
+                table = table.assign(**terms.formulas())
+            if declared.unknown_terms:
+                found.append((len(batch.queries), terms))
+            tables.append(table)
             readouts.append(solution.readouts)
             covariances.append(solution.readout_covariance)
             progress.update(len(batch.queries))
@@ -197,5 +305,6 @@ def estimate(
         pd.concat(tables, ignore_index=True),
         basis,
         torch.cat(readouts).unflatten(1, (fields, -1)).numpy(),
-        torch.cat(covariances).numpy() if isinstance(solver, GaussNewtonSettings) else None,
+        None if physics is None else torch.cat(covariances).numpy(),
+        tuple(found),
     )

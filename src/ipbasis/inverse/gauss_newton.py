@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online
+from ipbasis.inverse.solution import Solution
 from ipbasis.problem import Declared
 
 # Physics may outweigh the data by this much in the roots: beyond it nothing is gained but rounding errors.
-_STIFFEST = 1e5
+STIFFEST = 1e5
 _NOISE_ROUNDS = 8
 _FIRST_NOISE = 1e-4
 _AT_REST = 1e-2
@@ -35,42 +36,6 @@ class GaussNewtonSettings(Declared):
     iterations: PositiveInt = 60
     tolerance: PositiveFloat = 1e-9
     physics_weight: PositiveFloat | None = None
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Estimates of a batch.
-
-    Args:
-        parameters: (B, P).
-        covariance: (B, P, P) of the parameters; NaN where the solver gives none.
-        readouts: (B, N).
-        readout_covariance: (B, N, N), the uncertainty of the parameters included.
-        noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
-            are exceeded.
-        objective: (B,) value at the minimum.
-        physics: (B,) mean squared residual there, in units of what the basis can reach.
-        misfit: (B,) weighted squared data misfit.
-        freedom: (B,) observations less the effective number of unknowns.
-        free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
-        free_freedom: (B,) observations less the number of readouts.
-        iterations: (B,) steps taken.
-        converged: (B,) whether one more step would gain nothing that matters.
-    """
-
-    parameters: Tensor
-    covariance: Tensor
-    readouts: Tensor
-    readout_covariance: Tensor
-    noise_std: Tensor
-    objective: Tensor
-    physics: Tensor
-    misfit: Tensor
-    freedom: Tensor
-    free_misfit: Tensor
-    free_freedom: Tensor
-    iterations: Tensor
-    converged: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,7 +72,7 @@ class _Point:
 def _eliminate(online: Online, parameters: Tensor, weights: _Weights) -> _Point:
     """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
     by_data, by_physics = weights.data[:, None], weights.physics[:, None]
-    operator = online.operator(parameters) * by_physics[..., None]
+    operator = online.physics.operator(parameters) * by_physics[..., None]
     conditions = online.physics.condition_rows * by_physics[..., None]
     data = online.data_root * by_data[..., None]
     matrix = torch.cat([data, operator[..., :-1], conditions], dim=1)
@@ -134,7 +99,8 @@ def _jacobian(online: Online, point: _Point, weights: _Weights) -> tuple[Tensor,
     The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
     variable projection), as a sum of data and physics parts: no difference of large numbers is taken.
     """
-    slope = online.operator_slope(point.parameters, point.readouts) * weights.physics[:, None, None]
+    slope = online.physics.operator_slope(point.parameters, point.readouts) * online.free[:, None]
+    slope = slope * weights.physics[:, None, None]
     rows, height = point.matrix.shape[1], online.data_target.shape[1]
     direct = slope.new_zeros(len(slope), rows, slope.shape[2])
     direct[:, height : height + slope.shape[1]] = slope
@@ -176,13 +142,13 @@ def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     """
     low, high = online.ranges.T
     middle = torch.where(online.known.isnan(), ((low + high) / 2).expand_as(online.known), online.known)
-    operator = online.operator(middle)
+    operator = online.physics.operator(middle)
     starts = [middle]
     for smoothing in _SMOOTHINGS:
         physics = smoothing * _balance(online, weights.data)
         smooth = _eliminate(online, middle, replace(weights, physics=physics))
         residual = (operator[..., :-1] @ smooth.readouts[..., None]).squeeze(2) + operator[..., -1]
-        slope = online.operator_slope(middle, smooth.readouts) * (high - low)
+        slope = online.physics.operator_slope(middle, smooth.readouts) * online.free[:, None] * (high - low)
         ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
         rows = torch.cat([slope, ridge], dim=1)
         right = torch.cat([-residual, torch.zeros_like(middle)], dim=1)
@@ -251,7 +217,7 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     physics = size**0.5 / (accuracy.residual * online.amplitude)
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
-    return _Weights(data, torch.minimum(physics, _STIFFEST * _balance(online, data)))
+    return _Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
 
 
 def gauss_newton(
@@ -270,6 +236,7 @@ def gauss_newton(
             None to estimate it from the misfit.
     """
     floor = accuracy.floor * online.amplitude
+    counts, rest = online.counts.sum(1), online.data_rest.sum(1)
     std = torch.maximum(_FIRST_NOISE * online.amplitude, floor) if noise_std is None else noise_std
     iterations = torch.zeros(len(online), dtype=torch.long)
     parameters = None
@@ -283,10 +250,10 @@ def gauss_newton(
         iterations += steps
         point = _eliminate(online, parameters, weights)
         height = online.data_target.shape[1]
-        misfit = point.residual[:, :height].square().sum(1) * std.square() + online.data_rest
+        misfit = point.residual[:, :height].square().sum(1) * std.square() + rest
         data = point.matrix[:, :height]
         used = (data * point.solve(data.mT).mT).sum((1, 2)) + online.free.sum(1)
-        freedom = online.counts - used
+        freedom = counts - used
         if noise_std is not None:
             break
         updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor)
@@ -302,7 +269,7 @@ def gauss_newton(
     solver, inverse = _least_squares(jacobian * width, online.free, torch.full_like(std, _EPSILON**2))
     # what one more step would gain, in units of χ²: at rest, whatever made the search stop
     remaining = (jacobian * width @ (solver @ point.residual[..., None])).square().sum((1, 2))
-    converged = remaining < _AT_REST * (1 + point.objective / online.counts)
+    converged = remaining < _AT_REST * (1 + point.objective / counts)
     covariance = inverse @ inverse.mT * width * width[:, None]
     identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
@@ -314,12 +281,12 @@ def gauss_newton(
         readouts=point.readouts @ coordinates.T,
         readout_covariance=coordinates @ spread @ coordinates.T,
         noise_std=std,
-        objective=point.objective + online.data_rest / std.square(),
+        objective=point.objective + rest / std.square(),
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),
         misfit=misfit,
         freedom=freedom,
-        free_misfit=online.data_rest,
-        free_freedom=(online.counts - online.data_root.shape[2]).clamp_min(0),
+        free_misfit=rest,
+        free_freedom=(counts - online.data_root.shape[2]).clamp_min(0),
         iterations=iterations,
         converged=converged,
     )

@@ -1,40 +1,50 @@
-"""Validation of a trunk in training: unseen inverse problems, solved by the solver it is trained for."""
+"""Validation of a trunk in training, on unseen tasks: their inverse problems, or their forward problems."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from ipbasis.basis.accuracy import measure_accuracy
 from ipbasis.basis.artefact import Accuracy, Basis, Record, versions
 from ipbasis.basis.compression import CompressionSettings, compress
 from ipbasis.basis.forward import Evaluated, ForwardSettings
+from ipbasis.basis.heads import TrainingSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.operators import Operators, conditions
 from ipbasis.basis.quadrature import equispaced, gauss_legendre
+from ipbasis.basis.training import Validator
 from ipbasis.inverse.adam import AdamReadouts, AdamSettings, QuadraticForms
 from ipbasis.inverse.estimate import estimate
 from ipbasis.observations import long_table
 from ipbasis.problem import Declared, Problem, Tasks
+from ipbasis.reference.solutions import solutions
 
 
 class ValidationSettings(Declared):
-    """Unseen inverse problems that a trunk is scored on.
+    """Unseen tasks that a trunk is scored on.
 
     Args:
-        queries: number of inverse problems.
-        observations: noise-free observations of each, equispaced.
+        queries: number of tasks.
         seed: of the tasks.
-        learning_rate: of Adam, where the published recipe is validated.
+        observations: noise-free observations of each, equispaced, from which its parameters are estimated;
+            None to score by the forward problem instead, which needs no solver of the inverse problem.
+        learning_rate: of Adam, where the inverse problems are solved beside the training, as published.
     """
 
     queries: PositiveInt
-    observations: PositiveInt
     seed: int
+    observations: PositiveInt | None = None
     learning_rate: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ValidationSettings":
+        if self.learning_rate is not None and self.observations is None:
+            raise ValueError("learning_rate: applies only where observations are given")
+        return self
 
 
 def build_basis(
@@ -53,8 +63,8 @@ def build_basis(
     Args:
         problem: the problem.
         trunk: raw features.
-        trunk_settings: of the trunk.
-        forward: weight and points of the conditions.
+        trunk_settings: of the trunk as its training began; the number type may have changed since.
+        forward: how the forward problem is posed.
         compression: None to keep the raw features as they are, as the published recipe does.
         quadrature_points: points along each coordinate at which residuals are taken.
         tasks: unseen tasks on which the accuracy is measured.
@@ -72,9 +82,10 @@ def build_basis(
         return {index: values.double() @ transform for index, values in trunk(points, indices).items()}
 
     accuracy = measure_accuracy(problem, features, quadrature, forward, tasks, truth)
+    dtype = str(trunk.domain.dtype).removeprefix("torch.")
     described = Record(
         problem=problem,
-        trunk=trunk_settings,
+        trunk=trunk_settings.model_copy(update={"dtype": dtype}),
         functions=transform.shape[1],
         quadrature_points=quadrature_points,
         accuracy=accuracy,
@@ -86,6 +97,46 @@ def build_basis(
 
 def _fingerprint(*arrays: np.ndarray) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+class ForwardValidator:
+    """Scores a trunk by the relative residual of the forward problem in the span of its raw features.
+
+    Args:
+        problem: the problem.
+        forward: how the forward problem is posed.
+        quadrature_points: points along each coordinate at which residual and error are taken.
+        tasks: unseen tasks.
+        truth: (tasks, n, F) their solutions at the quadrature points, or None.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        forward: ForwardSettings,
+        quadrature_points: int,
+        tasks: Tasks,
+        truth: np.ndarray | None,
+    ):
+        self._problem, self._forward, self._count = problem, forward, quadrature_points
+        self._tasks, self._truth = tasks, truth
+        self.identity = _fingerprint(tasks.parameters, tasks.initial, np.array(quadrature_points))
+
+    def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
+        if not due:
+            return None
+        quadrature = gauss_legendre(self._problem.domain, self._count, trunk.domain.dtype)
+        accuracy = measure_accuracy(self._problem, trunk, quadrature, self._forward, self._tasks, self._truth)
+        metrics = {"validation_loss": accuracy.residual**2, "validation_worst_residual": accuracy.worst_residual}
+        if accuracy.solution is not None:
+            metrics |= {"validation_solution_error": accuracy.solution}
+        return {"score": accuracy.residual, **metrics}
+
+    def state(self) -> dict:
+        return {}
+
+    def restore(self, state: Mapping) -> None:
+        pass
 
 
 class GaussNewtonValidator:
@@ -200,3 +251,41 @@ class AdamValidator:
     def restore(self, state: Mapping) -> None:
         self._search.restore(state)
         self._step = state["step"]
+
+
+def make_validator(
+    problem: Problem,
+    trunk_settings: TrunkSettings,
+    training: TrainingSettings,
+    forward: ForwardSettings,
+    settings: ValidationSettings,
+    quadrature_points: int,
+    build: Callable[[Trunk], Basis],
+    tasks: Tasks,
+    truth: np.ndarray | None,
+) -> Validator:
+    """The validator that the settings ask for.
+
+    Args:
+        problem: the problem.
+        trunk_settings: size of the trunk.
+        training: recipe.
+        forward: how the forward problem is posed.
+        settings: what the trunk is scored on.
+        quadrature_points: points along each coordinate at which the forward problem is scored.
+        build: makes a basis of a trunk.
+        tasks: unseen tasks.
+        truth: (tasks, n, F) their solutions at the quadrature points, or None.
+
+    Raises:
+        InputError: if inverse problems are asked for and the problem has no reference solution to observe.
+    """
+    if settings.observations is None:
+        return ForwardValidator(problem, forward, quadrature_points, tasks, truth)
+    seen = equispaced(problem.domain, settings.observations, torch.float64).numpy()
+    values = solutions(problem, tasks, seen[None])
+    if settings.learning_rate is None:
+        return GaussNewtonValidator(problem, build, tasks, seen, values)
+    features = Trunk(problem.domain, trunk_settings, torch.Generator()).features
+    dtype = getattr(torch, trunk_settings.dtype)
+    return AdamValidator(problem, features, settings, forward, training.collocation_points, tasks, seen, values, dtype)

@@ -1,0 +1,130 @@
+"""Fits of the readouts to the observations alone, smoothed as much as the data ask for."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ipbasis.inverse.assemble import Online, PointwisePhysics
+from ipbasis.inverse.solution import Solution
+
+# noise over prior, as variances and relative to the largest direction of the data
+_RATIOS = 10.0 ** torch.arange(-28, 3, 0.5, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A Gaussian distribution of the unknowns of each query, independent by field.
+
+    Args:
+        mean: (B, N).
+        directions: (B or 1, F, r, r) orthonormal columns.
+        spread: (B, F, r) standard deviation along each of them.
+        noise_std: (B,) standard deviation of the observations' errors in units of the data weights.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    spread: Tensor
+    noise_std: Tensor
+
+    def variance(self, physics: PointwisePhysics, by_jet: Tensor) -> Tensor:
+        """(B, E, n) variance of quantities whose partials by the jets are (B, E, J, n)."""
+        width = self.spread.shape[2]
+        rows = physics.spread(by_jet).unflatten(3, (-1, width))
+        along = torch.einsum("benfr,bfrs->benfs", rows, self.directions.expand(len(rows), -1, -1, -1))
+        return (along * self.spread[:, None, None]).square().sum((3, 4))
+
+    def solution(self, online: Online, noise_std: Tensor | None) -> Solution:
+        """The fits as the outcome of a solver that searches no parameters.
+
+        Args:
+            online: what was fitted, all parameters known.
+            noise_std: (B,) as it was given, None if it was estimated.
+        """
+        std = self.noise_std if noise_std is None else noise_std
+        width = self.spread.shape[2]
+        covariance = torch.zeros(*self.mean.shape, self.mean.shape[1], dtype=self.mean.dtype)
+        for field in range(self.spread.shape[1]):
+            own = slice(field * width, (field + 1) * width)
+            half = self.directions[:, field] * self.spread[:, field, None]
+            covariance[:, own, own] = half @ half.mT
+        used = ((online.data_root.mT @ online.data_root) * covariance).sum((1, 2)) / std.square()
+        rest = online.data_rest.sum(1)
+        left = (online.data_root @ self.mean[..., None]).squeeze(2) - online.data_target
+        misfit = left.square().sum(1) + rest
+        count, searched = online.known.shape
+        coordinates = online.physics.coordinates
+        return Solution(
+            parameters=online.known,
+            covariance=torch.zeros(count, searched, searched, dtype=std.dtype),
+            readouts=self.mean @ coordinates.T,
+            readout_covariance=coordinates @ covariance @ coordinates.T,
+            noise_std=std,
+            objective=misfit / std.square(),
+            physics=torch.zeros_like(std),
+            misfit=misfit,
+            freedom=online.counts.sum(1) - used,
+            free_misfit=rest,
+            free_freedom=torch.zeros_like(std),  # nothing to test: no equation was used
+            iterations=torch.zeros(count, dtype=torch.long),
+            converged=torch.ones(count, dtype=torch.bool),
+        )
+
+
+def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
+    """Fit each field to its observations by Bayesian ridge regression.
+
+    Prior: unknowns of independent, equal variance τ². In the coordinates of `Physics` this says that value
+    and derivatives are of moderate size. The ratio of noise to τ² maximises the evidence, the marginal
+    likelihood of the data; where the noise is given only τ² is free.
+
+    Reference: MacKay, Neural Computation 4 (1992) 415.
+
+    Args:
+        online: the observations.
+        noise_std: (B,) standard deviation of the errors in units of the data weights; None to estimate it.
+    """
+    noise_given = noise_std is not None
+    if noise_given:
+        online = online.weighted(1 / noise_std)
+    fields = online.counts.shape[1]
+    height, width = online.data_root.shape[1] // fields, online.data_root.shape[2] // fields
+    means, directions, spreads, variances = [], [], [], []
+    for field in range(fields):
+        rows = slice(field * height, (field + 1) * height)
+        root = online.data_root[:, rows, field * width : (field + 1) * width]
+        left, size, right = torch.linalg.svd(root, full_matrices=True)
+        size = torch.nn.functional.pad(size, (0, width - size.shape[1]))
+        target = online.data_target[:, rows]
+        rotated = torch.einsum("bhr,bh->br", left[..., : min(height, width)].expand(len(target), -1, -1), target)
+        rotated = torch.nn.functional.pad(rotated, (0, width - rotated.shape[1]))
+        total = target.square().sum(1) + online.data_rest[:, field]
+        outside = (total - rotated.square().sum(1)).clamp_min(1e-30 * total)
+        count = online.counts[:, field].to(root.dtype)
+        largest = size.square().amax(1).clamp_min(torch.finfo(root.dtype).tiny)
+        ratios = _RATIOS[:, None] * largest
+        inside = size.square() + ratios[..., None]
+        quadratic = (rotated.square() / inside).sum(2) + outside / ratios
+        determinant = inside.log().sum(2) + (count - width) * ratios.log()
+        if noise_given:
+            cost = quadratic * ratios - count * ratios.log() + determinant
+        else:
+            cost = count * (quadratic / count.clamp_min(1)).clamp_min(1e-300).log() + determinant
+        chosen = cost.argmin(0)
+        pick = (chosen, torch.arange(len(chosen)))
+        ratio = ratios.expand(-1, len(chosen))[pick]
+        prior = 1 / ratio if noise_given else quadratic[pick] / count.clamp_min(1)
+        prior = torch.where(count > 0, prior, online.amplitude.square())  # a field that nobody saw
+        scale = size.square() + ratio[:, None]
+        means.append(torch.einsum("brs,br->bs", right.expand(len(target), -1, -1), size / scale * rotated))
+        directions.append(right.mT)
+        spreads.append((prior * ratio)[:, None].sqrt() / scale.sqrt())
+        variances.append(prior * ratio * count)
+    total = online.counts.sum(1).clamp_min(1)
+    return Smooth(
+        mean=torch.cat(means, dim=1),
+        directions=torch.stack(directions, dim=1),
+        spread=torch.stack(spreads, dim=1),
+        noise_std=noise_std if noise_given else (torch.stack(variances).sum(0) / total).sqrt(),
+    )

@@ -1,0 +1,74 @@
+"""What every online solver gives."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Estimates of a batch.
+
+    Args:
+        parameters: (B, P).
+        covariance: (B, P, P) of the parameters; NaN where the solver gives none.
+        readouts: (B, N).
+        readout_covariance: (B, N, N), the uncertainty of the parameters included.
+        noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
+            are exceeded.
+        objective: (B,) value at the minimum.
+        physics: (B,) mean squared residual there, in units of what the basis can reach.
+        misfit: (B,) weighted squared data misfit.
+        freedom: (B,) observations less the effective number of unknowns.
+        free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
+        free_freedom: (B,) observations less the number of readouts.
+        iterations: (B,) steps taken.
+        converged: (B,) whether one more step would gain nothing that matters.
+    """
+
+    parameters: Tensor
+    covariance: Tensor
+    readouts: Tensor
+    readout_covariance: Tensor
+    noise_std: Tensor
+    objective: Tensor
+    physics: Tensor
+    misfit: Tensor
+    freedom: Tensor
+    free_misfit: Tensor
+    free_freedom: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+def without_errors(
+    parameters: Tensor, readouts: Tensor, loss: Tensor, misfit: Tensor, counts: Tensor, steps: int
+) -> Solution:
+    """The outcome of a published recipe: no error bars, and no test of the fit, for it does not reach the optimum.
+
+    Args:
+        parameters: (B, P).
+        readouts: (B, N).
+        loss: (B,) at the end.
+        misfit: (B,) mean squared data misfit.
+        counts: (B,) observed values.
+        steps: taken.
+    """
+    queries, searched = parameters.shape
+    nothing = torch.zeros(queries, dtype=torch.float64)
+    return Solution(
+        parameters=parameters,
+        covariance=torch.full((queries, searched, searched), torch.nan, dtype=torch.float64),
+        readouts=readouts,
+        readout_covariance=torch.zeros(queries, 0),
+        noise_std=misfit.sqrt(),
+        objective=loss,
+        physics=nothing,
+        misfit=misfit * counts,
+        freedom=counts,
+        free_misfit=nothing,
+        free_freedom=nothing,
+        iterations=torch.full((queries,), steps),
+        converged=torch.ones(queries, dtype=torch.bool),
+    )
