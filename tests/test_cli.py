@@ -119,7 +119,7 @@ def test_earlier_estimates_survive_bad_input(place):
 def test_unknown_solver(place):
     done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--solver", "newton")
     assert done.exit_code == 2
-    assert "gauss_newton, adam" in done.output
+    assert "gauss_newton, free_form" in done.output
 
 
 def test_usage_errors_exit_2():

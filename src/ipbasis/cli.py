@@ -47,21 +47,37 @@ def main() -> None:
     "--output", type=click.Path(path_type=Path), required=True, help="Where the estimates go: a .csv or .parquet file."
 )
 @click.option("--figures", type=click.Path(path_type=Path), help="Directory for a picture per query.")
-@click.option("--solver", default="gauss_newton", show_default=True, help="gauss_newton, or adam (as published).")
+@click.option(
+    "--solver", default="gauss_newton", show_default=True, help="Or free_form; adam, term_networks (published)."
+)
+@click.option("--degree", type=click.IntRange(0), help="Unknown terms: all monomials up to this degree  [default: 2]")
+@click.option("--library", multiple=True, help="Unknown terms: a further function, such as 'x/(1 + x)'; repeatable.")
 @click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
 def fit(
-    basis_dir: Path, observations: Path, output: Path, figures: Path | None, solver: str, noise_std: float | None
+    basis_dir: Path,
+    observations: Path,
+    output: Path,
+    figures: Path | None,
+    solver: str,
+    degree: int | None,
+    library: tuple[str, ...],
+    noise_std: float | None,
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
     from ipbasis.basis.artefact import Basis
     from ipbasis.evaluation.figures import plot_queries
     from ipbasis.inverse.estimate import estimate
+    from ipbasis.inverse.unknown_terms import Library
     from ipbasis.observations import read_observations
 
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
     basis = Basis.load(basis_dir)
+    if degree is not None or library:
+        if solver not in ("gauss_newton", "library"):
+            raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
+        solver = Library(degree=2 if degree is None else degree, expressions=list(library))
     observed = read_observations(observations, basis.problem)
     with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
         estimates = estimate(basis, observed, solver, noise_std)
@@ -73,7 +89,9 @@ def fit(
             plot_queries(estimates, observed, figures)
     counts = estimates.table["status"].value_counts()
     click.echo(f"{len(estimates.table)} queries: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
-    columns = ["query", *(c for p in basis.problem.parameters for c in (p, f"{p}_std")), "noise_std", "status"]
+    terms = [name for name in basis.problem.unknown_terms if name in estimates.table]
+    searched = [] if terms else [p for p in basis.problem.parameters if p in estimates.table]
+    columns = ["query", *(c for p in searched for c in (p, f"{p}_std")), *terms, "noise_std", "status"]
     with pd.option_context("display.width", 120, "display.max_columns", None):
         click.echo(estimates.table[columns].head(10).to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     click.echo(f"written to {output}" + (f", figures to {figures}" if figures else ""))

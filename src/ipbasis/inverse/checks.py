@@ -7,10 +7,11 @@ from scipy.stats import chi2, f
 
 from ipbasis.problem import Problem
 
-# Squared residual, in units of what the basis reached in validation, above which the equation is not met.
-_WORST_PHYSICS = 400.0
-# Share of false alarms of the tests of the data misfit.
-_MISFIT_LEVEL = 1e-6
+# Root mean square residual, in units of what the basis reached in validation, above which the equation is not met,
+# unless some of the validation tasks were met no better.
+_WORST_PHYSICS = 20.0
+# Share of false alarms of the tests of the data misfit, and of the test whether the fit explains anything.
+_MISFIT_LEVEL, _NOTHING_LEVEL = 1e-6, 1e-3
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class Evidence:
         estimates, std, low, high: (B, P) estimates with standard error and 95 % interval; NaN errors where the
             solver gives none.
         known: (B, P) true for given parameters.
-        noise_std, amplitude: (B,) noise and root mean square of the observations.
+        noise_std: (B,) of the observations.
         counts, freedom: (B,) number of observations, less the effective number of unknowns.
-        misfit: (B,) squared data misfit in units of the data weights.
+        total, misfit: (B,) squared observations, and squared data misfit, in units of the data weights.
         free_misfit, free_freedom: (B,) the same for readouts fitted to the data alone, without the equation.
         floor: (B,) root mean square of the errors that the basis itself makes.
-        physics: (B,) squared residual in units of what the basis reached.
+        physics: (B,) root mean square residual in units of what the basis reached.
+        worst_physics: that of the worst validation task.
         converged: (B,).
         noise_given: whether the noise was known.
     """
@@ -37,14 +39,15 @@ class Evidence:
     high: np.ndarray
     known: np.ndarray
     noise_std: np.ndarray
-    amplitude: np.ndarray
     counts: np.ndarray
     freedom: np.ndarray
+    total: np.ndarray
     misfit: np.ndarray
     free_misfit: np.ndarray
     free_freedom: np.ndarray
     floor: np.ndarray
     physics: np.ndarray
+    worst_physics: float
     converged: np.ndarray
     noise_given: bool
 
@@ -67,6 +70,15 @@ def _excess(e: Evidence) -> np.ndarray:
         return np.where(e.free_freedom >= 1, excess, 0.0)
 
 
+def _explains_nothing(e: Evidence) -> np.ndarray:
+    """(B,) whether the fit takes no more of the data than it would of noise: F test against fields of zero."""
+    used = np.maximum(e.counts - e.freedom, 1)
+    freedom = np.maximum(e.freedom, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (e.total - e.misfit) / used / (e.misfit / freedom)
+    return ratio < f.isf(_NOTHING_LEVEL, used, freedom)
+
+
 def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
     """Status and message of each query; the first that applies of
 
@@ -80,7 +92,8 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
     """
     names, ranges = list(problem.parameters), problem.parameter_ranges
     unknowns = (~e.known).sum(1) + len(problem.free_initial)
-    excess = _excess(e)
+    excess, nothing = _excess(e), _explains_nothing(e)
+    limit = max(_WORST_PHYSICS, 2 * e.worst_physics)
     statuses, messages = [], []
     for i in range(len(e.estimates)):
         free = ~e.known[i]
@@ -102,17 +115,17 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
             low_end, high_end = ranges[j]
             status = "out_of_range"
             message = f"{names[j]} = {e.estimates[i, j]:.4g} is outside the trained range [{low_end:g}, {high_end:g}]"
-        elif e.physics[i] > _WORST_PHYSICS:
+        elif e.physics[i] > limit:
             status = "poor_fit"
-            message = f"the equation is met {np.sqrt(e.physics[i]):.0f} times worse than the basis can"
+            message = f"the equation is met {e.physics[i]:.0f} times worse than the basis can"
         elif excess[i] > 1:
             status = "poor_fit"
             message = f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?"
         elif vague.any():
             worst = ", ".join(names[j] for j in np.flatnonzero(vague))
             status, message = "not_identifiable", f"the data do not determine {worst} within the trained range"
-        elif e.noise_std[i] > e.amplitude[i] / 2 and not e.noise_given:
-            status, message = "poor_fit", "the fit leaves more than half of the data unexplained"
+        elif nothing[i] and not e.noise_given:
+            status, message = "poor_fit", "the fit explains no more of the data than chance would"
         elif not e.converged[i]:
             status, message = "failed", "the search did not converge"
         elif not bars:

@@ -171,14 +171,17 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         high=high,
         known=known,
         noise_std=noise,
-        amplitude=size,
         counts=batch.observed.sum((1, 2)),
         freedom=freedom,
+        total=np.square(batch.values if batch.std is None else batch.values / np.nan_to_num(batch.std, nan=1.0)).sum(
+            (1, 2)
+        ),
         misfit=misfit,
         free_misfit=solution.free_misfit.numpy(),
         free_freedom=solution.free_freedom.numpy(),
         floor=max(basis.record.accuracy.floor, basis.record.accuracy.residual) * size,
-        physics=solution.physics.numpy(),
+        physics=solution.physics.sqrt().numpy(),
+        worst_physics=basis.record.accuracy.worst_ratio,
         converged=solution.converged.numpy(),
         noise_given=noise_given,
     )

@@ -1,6 +1,6 @@
 """Online inference in closed form: readouts eliminated, parameters by Levenberg-Marquardt, all queries at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -110,6 +110,47 @@ def _jacobian(online: Online, point: _Point, weights: _Weights) -> tuple[Tensor,
     return following - correction, projected - point.matrix @ correction
 
 
+@dataclass(frozen=True)
+class _Own:
+    """The physics term that the basis leaves at given parameters whatever the data are: its own fault.
+
+    Where the conditions determine the solution, the residual of the best solution in the basis differs
+    from one parameter to the next, and would pull the estimates to those that the basis happens to solve
+    best. It says nothing of the data, so it is taken off the objective, up to the worst seen in validation:
+    beyond that the parameters are where the basis knows nothing.
+
+    Args:
+        objective: (B,) zero where there is nothing to take off.
+        gradient: (B, P) half its gradient.
+        information: (B, P, P) its Gauss-Newton matrix.
+    """
+
+    objective: Tensor
+    gradient: Tensor
+    information: Tensor
+
+
+def _own(online: Online, parameters: Tensor, weights: _Weights, accuracy: Accuracy) -> _Own:
+    """See `_Own`."""
+    queries, count = parameters.shape
+    if not online.physics.determined:
+        return _Own(
+            parameters.new_zeros(queries),
+            parameters.new_zeros(queries, count),
+            parameters.new_zeros(queries, count, count),
+        )
+    alone = replace(weights, data=torch.zeros_like(weights.data))
+    point = _eliminate(online, parameters, alone)
+    _, jacobian = _jacobian(online, point, alone)
+    worst = ((accuracy.worst_residual or accuracy.residual) * online.amplitude * weights.physics).square()
+    below = (point.objective < worst).to(parameters.dtype)
+    return _Own(
+        torch.minimum(point.objective, worst),
+        (jacobian.mT @ point.residual[..., None]).squeeze(2) * below[:, None],
+        jacobian.mT @ jacobian * below[:, None, None],
+    )
+
+
 def _least_squares(jacobian: Tensor, free: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     """Triangular form of damped least-squares problems in the parameters, columns scaled to length 1.
 
@@ -157,7 +198,9 @@ def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     return starts
 
 
-def _minimise(online: Online, start: Tensor, weights: _Weights, settings: GaussNewtonSettings) -> tuple[Tensor, Tensor]:
+def _minimise(
+    online: Online, start: Tensor, weights: _Weights, accuracy: Accuracy, settings: GaussNewtonSettings
+) -> tuple[Tensor, Tensor]:
     """Levenberg-Marquardt from given parameters; returns parameters and steps taken."""
     width = online.ranges[:, 1] - online.ranges[:, 0]
     parameters = start.clone()
@@ -166,17 +209,21 @@ def _minimise(online: Online, start: Tensor, weights: _Weights, settings: GaussN
     active = torch.arange(len(online))
     part, part_weights = online, weights
     point = _eliminate(part, parameters, part_weights)
+    own = _own(part, parameters, part_weights, accuracy)
     for _ in range(settings.iterations):
         _, jacobian = _jacobian(part, point, part_weights)
         scaled = jacobian * width
-        solver, _ = _least_squares(scaled, part.free, damping[active])
-        step = -(solver @ point.residual[..., None]).squeeze(2).nan_to_num(0.0, 0.0, 0.0)
+        solver, inverse = _least_squares(scaled, part.free, damping[active])
+        taken_off = own.gradient * width
+        step = inverse @ (inverse.mT @ taken_off[..., None]) - solver @ point.residual[..., None]
+        step = step.squeeze(2).nan_to_num(0.0, 0.0, 0.0)
         # no more than one width of the range at a time
         step = step / step.abs().amax(1, keepdim=True).clamp_min(1.0)
         change = (scaled @ step[..., None]).squeeze(2)
-        predicted = -(change * (2 * point.residual + change)).sum(1)
+        predicted = 2 * (taken_off * step).sum(1) - (change * (2 * point.residual + change)).sum(1)
         trial = _eliminate(part, point.parameters + step * width, part_weights)
-        gain = point.objective - trial.objective
+        trial_own = _own(part, trial.parameters, part_weights, accuracy)
+        gain = (point.objective - own.objective) - (trial.objective - trial_own.objective)
         better = gain > 0
         parameters[active[better]] = trial.parameters[better]
         damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-20, 1e12)
@@ -189,16 +236,18 @@ def _minimise(online: Online, start: Tensor, weights: _Weights, settings: GaussN
         active = active[kept]
         moved = better[kept]
         part, part_weights = (part.select(kept), part_weights.select(kept)) if done.any() else (part, part_weights)
-        pick = {
-            name: torch.where(
-                moved.view(-1, *[1] * (getattr(point, name).ndim - 1)),
-                getattr(trial, name)[kept],
-                getattr(point, name)[kept],
-            )
-            for name in ("parameters", "readouts", "matrix", "residual", "factor", "scale")
-        }
-        point = _Point(**pick)
+        point, own = _merge(point, trial, moved, kept), _merge(own, trial_own, moved, kept)
     return parameters, steps
+
+
+def _merge(old, new, moved: Tensor, kept: Tensor):
+    """The queries `kept` of a dataclass of tensors, from `new` those that `moved`."""
+
+    def pick(name: str) -> Tensor:
+        one, other = getattr(new, name)[kept], getattr(old, name)[kept]
+        return torch.where(moved.view(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return type(old)(*[pick(field.name) for field in fields(old)])
 
 
 def _balance(online: Online, data: Tensor) -> Tensor:
@@ -218,6 +267,16 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
     return _Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
+
+
+def _without(covariance: Tensor, information: Tensor) -> Tensor:
+    """Covariance (B, P, P) when information is taken off that the data did not give; unchanged if that is all."""
+    identity = torch.eye(covariance.shape[1], dtype=covariance.dtype)
+    share = covariance @ information
+    certain = torch.linalg.matrix_norm(share) < 0.9
+    return torch.where(
+        certain[:, None, None], torch.linalg.solve(identity - share * certain[:, None, None], covariance), covariance
+    )
 
 
 def gauss_newton(
@@ -244,9 +303,14 @@ def gauss_newton(
         weights = _weights(online, std, accuracy, settings.physics_weight)
         if parameters is None:
             starts = _starts(online, weights)
-            values = torch.stack([_eliminate(online, start, weights).objective for start in starts])
+            values = torch.stack(
+                [
+                    _eliminate(online, start, weights).objective - _own(online, start, weights, accuracy).objective
+                    for start in starts
+                ]
+            )
             parameters = torch.stack(starts)[values.nan_to_num(torch.inf).argmin(0), torch.arange(len(online))]
-        parameters, steps = _minimise(online, parameters, weights, settings)
+        parameters, steps = _minimise(online, parameters, weights, accuracy, settings)
         iterations += steps
         point = _eliminate(online, parameters, weights)
         height = online.data_target.shape[1]
@@ -266,11 +330,13 @@ def gauss_newton(
     point = _eliminate(online, parameters, weights)
     following, jacobian = _jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
+    own = _own(online, parameters, weights, accuracy)
     solver, inverse = _least_squares(jacobian * width, online.free, torch.full_like(std, _EPSILON**2))
     # what one more step would gain, in units of χ²: at rest, whatever made the search stop
-    remaining = (jacobian * width @ (solver @ point.residual[..., None])).square().sum((1, 2))
-    converged = remaining < _AT_REST * (1 + point.objective / counts)
-    covariance = inverse @ inverse.mT * width * width[:, None]
+    step = solver @ point.residual[..., None] - inverse @ (inverse.mT @ (own.gradient * width)[..., None])
+    remaining = (jacobian * width @ step).square().sum((1, 2))
+    converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
+    covariance = _without(inverse @ inverse.mT, own.information * width * width[:, None]) * width * width[:, None]
     identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
@@ -281,7 +347,7 @@ def gauss_newton(
         readouts=point.readouts @ coordinates.T,
         readout_covariance=coordinates @ spread @ coordinates.T,
         noise_std=std,
-        objective=point.objective + rest / std.square(),
+        objective=point.objective - own.objective + rest / std.square(),
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),
         misfit=misfit,
         freedom=freedom,

@@ -341,7 +341,7 @@ def joint_gauss_newton(
     width = online.data_root.shape[2]
     floor = accuracy.floor * online.amplitude
     std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
-    floors = (floor if noise_std is None else None, accuracy.residual * online.amplitude)
+    floors = (floor if noise_std is None else None, accuracy.level * online.amplitude)
     state = _linearise(online, smoothed.mean, _start(online, smoothed))
     # from a weak equation to a strong one: the other way round the search would be slow until the level rose
     found = _fit(online, state, std, state.physics.sqrt().maximum(floors[1]), floors, settings)
@@ -365,7 +365,7 @@ def joint_gauss_newton(
         readout_covariance=coordinates @ inverse[:, :width, :width] @ coordinates.T,
         noise_std=1 / weights.data,
         objective=weights.objective(state) + rest * weights.data.square(),
-        physics=state.physics / floors[1].square(),
+        physics=state.physics / (accuracy.residual * online.amplitude).square(),
         misfit=state.data + rest,
         freedom=found.freedom,
         free_misfit=rest,
