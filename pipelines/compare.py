@@ -31,7 +31,7 @@ def online_table(settings: Settings) -> pd.DataFrame:
     table = combine(
         paper,
         read_all(f"estimates/{settings['problem']['name']}/*/online.csv"),
-        ["readouts", "terms", *label_keys(settings)],
+        ["terms", "readouts", *label_keys(settings)],
     )
     if "terms" in table:
         table.loc[table["source"] == "published", "terms"] = "network"
@@ -48,9 +48,9 @@ def method_times(online: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         online: the online table.
         keys: columns that say which cell a row is of; methods are compared on the cells that both answered.
     """
-    variant = online["terms"] if "terms" in online else pd.Series(np.nan, online.index)
+    variant = online["terms"].fillna("") if "terms" in online else pd.Series("", online.index)
     rows = []
-    for (source, terms), own in online.groupby(["source", variant.fillna("")], sort=False):
+    for (source, terms), own in online.groupby(["source", variant], sort=False):
         row = {"source": source, "variant": terms, "seconds_per_query": own["seconds_per_query"].mean()}
         for baseline in BASELINES:
             if source != "published":  # another machine
@@ -117,7 +117,7 @@ def same_queries(settings: Settings, baseline: pd.DataFrame, online: pd.DataFram
                 **row,
                 "source": "ipbasis",
                 "epochs": found["iterations"],
-                "loss": found["objective"],
+                "loss": np.nan,
                 **errors,
                 "seconds": timed["seconds_per_query"].iloc[0],
             }

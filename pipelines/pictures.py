@@ -1,6 +1,7 @@
 """The figures of a problem, from what the stages left: which there are follows from the problem itself."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def pictures(settings: Settings, tables: Mapping[str, pd.DataFrame], readouts: i
     """
     problem = Problem(**settings["problem"])
     draw_errors = _error_maps if crossed_axes(settings) else _error_lines
-    drawn = {"errors": draw_errors(settings, tables["online"]), "times": _times(tables["times"])}
+    drawn = {"errors": draw_errors(settings, tables["online"]), "times": _times(settings, tables["times"])}
     rows = {cell.text: fitted_queries(settings, cell, readouts) for cell in shown_cells(settings)}
     first = next(iter(rows.values()))
     sources = settings["recipes"][::-1]
@@ -41,7 +42,7 @@ def pictures(settings: Settings, tables: Mapping[str, pd.DataFrame], readouts: i
     if len(problem.coordinates) == 1 and len(problem.fields) == 2:
         drawn["phase"] = plot_phase(problem.fields, rows)
     if problem.unknown_terms:
-        chosen = [queries[0] for queries in rows.values()]
+        chosen = [replace(queries[0], title=f"{text}\n{queries[0].title}") for text, queries in rows.items()]
         drawn["terms"] = plot_terms(problem.fields, list(problem.unknown_terms), chosen, _method_texts(settings))
     return drawn
 
@@ -53,9 +54,9 @@ def crossed_axes(settings: Settings) -> list[str]:
     return both if set(crossed) == {"noise", "number"} else []
 
 
-def variant_text(row: pd.Series) -> str:
-    """How the unknown terms were searched, in words."""
-    return _TERMS.get(row.get("terms"), "")
+def variant_text(settings: Settings, source: str, terms: object) -> str:
+    """How the unknown terms were searched, or what else the report's configuration says of a source."""
+    return _TERMS.get(terms) or settings["report"].get("variants", {}).get(source, "")
 
 
 def _method_texts(settings: Settings) -> dict[str, str]:
@@ -105,8 +106,9 @@ def _query_text(problem: Problem, truth: pd.Series) -> str:
     return f"{name} = {truth[name]:.3g}"
 
 
-def _times(times: pd.DataFrame) -> Figure:
-    return plot_times(times.assign(variant=[_TERMS.get(variant, "") for variant in times["variant"]]))
+def _times(settings: Settings, times: pd.DataFrame) -> Figure:
+    texts = [variant_text(settings, *pair) for pair in zip(times["source"], times["variant"], strict=True)]
+    return plot_times(times.assign(variant=texts))
 
 
 def _error_maps(settings: Settings, online: pd.DataFrame) -> Figure:
@@ -141,7 +143,8 @@ def _error_lines(settings: Settings, online: pd.DataFrame) -> Figure:
         readouts = "" if x == "readouts" or pd.isna(row.get("readouts")) else f"{row['readouts']:.0f} readouts"
         for title, column in panels.items():
             here, besides = (title, text) if len(panels) > 1 or not text else (f"{title}\n{text}", "")
-            variant = ", ".join(part for part in (variant_text(row), readouts, besides) if part)
+            terms = variant_text(settings, row["source"], row.get("terms"))
+            variant = ", ".join(part for part in (terms, readouts, besides) if part)
             shown = {"panel": here, "source": row["source"], "variant": variant, "x": row.get(x), "error": row[column]}
             rows.append(shown)
     return plot_errors(pd.DataFrame(rows), settings["report"]["x_text"])

@@ -10,17 +10,17 @@ from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
 from ipbasis.tracking import Tracker
-from pipelines.cells import Cell, cells, points_of, read_set, shown_cells, shown_queries, tasks_of
+from pipelines.cells import cells, points_of, read_set, shown_cells, shown_queries, tasks_of
 from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts
 from pipelines.querying import Answer, Question, fits, query, term_surfaces
 
 
-def _ideal(settings: Settings, cell: Cell) -> np.ndarray | None:
-    """Sensitivities of a cell's set, if there is noise to compare with."""
-    if not any(other.noise for other in cells(settings) if other.set == cell.set):
+def _ideal(settings: Settings, number: int) -> np.ndarray | None:
+    """Sensitivities of a set, if there is noise to compare with."""
+    if not any(cell.noise for cell in cells(settings) if cell.set == number):
         return None
     problem = Problem(**settings["problem"])
-    simulated, truth = read_set(settings, cell.set)
+    simulated, truth = read_set(settings, number)
     return sensitivities(problem, tasks_of(problem, truth), points_of(settings, simulated, len(truth)))
 
 
@@ -50,7 +50,7 @@ def _crossed(settings: Settings, bases: dict[str, Basis]) -> list[dict]:
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
-    sensitivity = {cell.set: _ideal(settings, cell) for cell in cells(settings)}
+    sensitivity = {number: _ideal(settings, number) for number in range(len(settings["observations"]["sets"]))}
     shown = [cell.name for cell in shown_cells(settings)]
     rows, crossed = [], []
     for readouts in trained_readouts(settings["basis"]["problem"]):
@@ -66,9 +66,12 @@ def work(settings: Settings, tracker: Tracker) -> None:
             answers = query(chosen, bases[source], questions)
             for question, answer in zip(questions, answers, strict=True):
                 name = question.cell.name
-                rows.append(answer.row)
                 _write(chosen, f"{method}_{name}", answer, question.simulated if name in shown else None)
-                tracker.metrics({f"{method}_{key}": value for key, value in answer.row.items()}, step=len(rows))
+            rows += [answer.row for answer in answers]
+            tracker.history(
+                [{**answer.row, "step": step} for step, answer in enumerate(answers)],
+                prefix=f"{method}_readouts_{readouts}_",
+            )
             crossed.append({"basis": source, "solver": chosen["online"]["solver"], **answers[0].row})
             crossed += _crossed(chosen, bases)
     folder = DATA / "estimates" / settings["problem"]["name"] / "online"
