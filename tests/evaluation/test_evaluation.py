@@ -6,9 +6,10 @@ import pytest
 
 from ipbasis import estimate
 from ipbasis.evaluation import figures
-from ipbasis.evaluation.metrics import coverage, parameter_errors
+from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, sensitivities, term_errors
 from ipbasis.evaluation.tables import combine
 from ipbasis.observations import check_observations, long_table
+from ipbasis.problem import Problem, Tasks
 from ipbasis.reference.ode import integrate
 
 
@@ -24,11 +25,49 @@ def test_coverage_counts_intervals_that_hold_the_truth():
     assert coverage(estimates, truth, ["k"]) == {"k_coverage": 0.5}
 
 
+def test_term_errors_are_means_over_queries_points_and_terms():
+    true = np.zeros((2, 3, 2))
+    found = true.copy()
+    found[0, 0, 0], found[1, 2, 1] = 6.0, -3.0
+    assert term_errors(found, true) == {"unknown_term_mse": 45 / 12, "unknown_term_mae": 9 / 12}
+
+
+@pytest.fixture(scope="module")
+def decay() -> Problem:
+    """u' + a u = 0 with the solution u₀ exp(-a t)."""
+    return Problem(
+        name="decay",
+        coordinates={"t": [0, 2]},
+        fields=["u"],
+        parameters={"a": [0.5, 1.5]},
+        equations=["u_t + a*u"],
+        initial={"u": [1, 3]},
+    )
+
+
+def test_sensitivities_are_the_derivatives_of_the_solution(decay):
+    tasks, times = Tasks(np.array([[0.7], [1.2]]), np.array([[2.0], [1.5]])), np.linspace(0, 2, 5)
+    a, start = tasks.parameters, tasks.initial
+    exact = np.stack([-times * start * np.exp(-a * times), np.exp(-a * times)], axis=-1)
+    found = sensitivities(decay, tasks, times[None, :, None])
+    assert found.shape == (2, 5, 1, 2)
+    assert found[:, :, 0] == pytest.approx(exact, abs=1e-5)  # differences of second order with a step of 1e-3
+
+
+def test_ideal_error_is_that_of_least_squares_on_a_linear_model():
+    rng = np.random.default_rng(0)
+    slopes = rng.normal(size=(1, 30, 1, 2))
+    design = slopes[0, :, 0]
+    estimates = np.linalg.lstsq(design, 0.3 * rng.normal(size=(30, 20000)), rcond=None)[0]
+    # the mean of 20 000 absolute errors is known to 0.5 %
+    assert ideal_errors(slopes, np.array([0.3]))[0] == pytest.approx(np.abs(estimates).mean(axis=1), rel=0.02)
+
+
 def test_published_columns_come_first_and_sources_in_order():
     published = pd.DataFrame({"readouts": [10, 30], "k_mae": [0.5, 0.4]})
     own = pd.DataFrame({"source": ["ipbasis"], "readouts": [10], "k_mae": [0.1], "extra": [7]})
     other = pd.DataFrame({"source": ["pinn"], "k_mae": [0.2]})
-    table = combine(published, [other, own], ["readouts"])
+    table = combine(published, [other, own], ["readouts", "no such column"])
     assert list(table) == ["source", "readouts", "k_mae", "extra"]
     assert table["source"].tolist() == ["published", "published", "ipbasis", "pinn"]
     assert table["k_mae"].tolist() == [0.5, 0.4, 0.1, 0.2]
@@ -51,6 +90,11 @@ def test_a_picture_per_query_even_where_names_collide(fitted, tmp_path):
     observations.table["query"] = observations.table["query"].map(names)
     figures.plot_queries(estimates, observations, tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["query_a_b.png", "query_a_b_1.png", "query_c.png"]
+
+
+def test_where_the_paper_has_no_table_only_own_rows_are_there():
+    own = pd.DataFrame({"source": ["pinn", "ipbasis"], "k_mae": [0.2, 0.1]})
+    assert combine(pd.DataFrame(), [own], ["readouts"])["source"].tolist() == ["ipbasis", "pinn"]
 
 
 def test_the_picture_shows_data_fit_and_band(fitted):
