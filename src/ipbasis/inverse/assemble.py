@@ -183,11 +183,12 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     given = conditions(problem, _CONDITION_POINTS, torch.float64)
     rows = given.rows(basis.feature_map(given.points, given.indices)) @ coordinates
     same = ~given.selection.any(dim=1)
+    _, triangular = torch.linalg.qr(torch.cat([rows[same], given.fixed[same, None]], dim=1), mode="r")
     common = {
         "system": problem.system,
         "coordinates": coordinates,
-        "condition_rows": rows[same],
-        "condition_target": given.fixed[same],
+        "condition_rows": triangular[:, :-1],
+        "condition_target": triangular[:, -1],
         "determined": not problem.free_initial,
     }
     if problem.system.affine is not None:

@@ -129,6 +129,14 @@ class _Own:
     gradient: Tensor
     information: Tensor
 
+    def scaled(self, width: Tensor) -> "_Own":
+        """The same by parameters in units of `width` (P,)."""
+        return _Own(self.objective, self.gradient * width, self.information * width * width[:, None])
+
+    def change(self, step: Tensor) -> Tensor:
+        """(B,) change of the objective that a step (B, P) is predicted to make."""
+        return 2 * (self.gradient * step).sum(1) + torch.einsum("bp,bpq,bq->b", step, self.information, step)
+
 
 def _own(online: Online, parameters: Tensor, weights: _Weights, accuracy: Accuracy) -> _Own:
     """See `_Own`."""
@@ -175,6 +183,35 @@ def _least_squares(jacobian: Tensor, free: Tensor, damping: Tensor) -> tuple[Ten
     return inverse @ orthogonal[:, : jacobian.shape[1]].mT, inverse
 
 
+def _step(online: Online, jacobian: Tensor, residual: Tensor, own: _Own, damping: Tensor) -> Tensor:
+    """(B, P) step of Levenberg and Marquardt.
+
+    What is taken off has a curvature of its own. Where there is any, the normal equations hold the
+    difference; few parameters remain then, and their directions are well apart.
+    """
+    if not online.physics.determined:
+        solver, _ = _least_squares(jacobian, online.free, damping)
+        return -(solver @ residual[..., None]).squeeze(2)
+    curvature, size = _information(online, jacobian, own)
+    curvature.diagonal(dim1=1, dim2=2).add_(damping[:, None])
+    gradient = (jacobian.mT @ residual[..., None]).squeeze(2) - own.gradient
+    return -torch.linalg.solve(curvature, gradient / size) / size
+
+
+def _information(online: Online, jacobian: Tensor, own: _Own) -> tuple[Tensor, Tensor]:
+    """Gauss-Newton matrix less what is taken off, and the lengths (B, P) of the columns that it is scaled by.
+
+    It is kept positive definite: next to nothing is left where the data say next to nothing.
+    """
+    size = jacobian.norm(dim=1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    both = size[:, None] * size[..., None]
+    values, vectors = torch.linalg.eigh((jacobian.mT @ jacobian - own.information) / both)
+    least = torch.where(online.free > 0, 1e-9, 1.0).amin(1, keepdim=True)
+    values = values.clamp_min(least)
+    return vectors @ (values[..., None] * vectors.mT), size
+
+
 def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     """Parameters to start from, found without a guess.
 
@@ -213,14 +250,11 @@ def _minimise(
     for _ in range(settings.iterations):
         _, jacobian = _jacobian(part, point, part_weights)
         scaled = jacobian * width
-        solver, inverse = _least_squares(scaled, part.free, damping[active])
-        taken_off = own.gradient * width
-        step = inverse @ (inverse.mT @ taken_off[..., None]) - solver @ point.residual[..., None]
-        step = step.squeeze(2).nan_to_num(0.0, 0.0, 0.0)
+        step = _step(part, scaled, point.residual, own.scaled(width), damping[active]).nan_to_num(0.0, 0.0, 0.0)
         # no more than one width of the range at a time
         step = step / step.abs().amax(1, keepdim=True).clamp_min(1.0)
         change = (scaled @ step[..., None]).squeeze(2)
-        predicted = 2 * (taken_off * step).sum(1) - (change * (2 * point.residual + change)).sum(1)
+        predicted = own.scaled(width).change(step) - (change * (2 * point.residual + change)).sum(1)
         trial = _eliminate(part, point.parameters + step * width, part_weights)
         trial_own = _own(part, trial.parameters, part_weights, accuracy)
         gain = (point.objective - own.objective) - (trial.objective - trial_own.objective)
@@ -269,14 +303,14 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     return _Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
 
 
-def _without(covariance: Tensor, information: Tensor) -> Tensor:
-    """Covariance (B, P, P) when information is taken off that the data did not give; unchanged if that is all."""
-    identity = torch.eye(covariance.shape[1], dtype=covariance.dtype)
-    share = covariance @ information
-    certain = torch.linalg.matrix_norm(share) < 0.9
-    return torch.where(
-        certain[:, None, None], torch.linalg.solve(identity - share * certain[:, None, None], covariance), covariance
-    )
+def _covariance(online: Online, jacobian: Tensor, own: _Own) -> Tensor:
+    """(B, P, P) of the parameters, zero for known ones."""
+    if not online.physics.determined:
+        _, inverse = _least_squares(jacobian, online.free, torch.full_like(online.amplitude, _EPSILON**2))
+        return inverse @ inverse.mT
+    information, size = _information(online, jacobian, own)
+    free = online.free / size
+    return torch.linalg.inv(information) * free[:, None] * free[..., None]
 
 
 def gauss_newton(
@@ -331,12 +365,14 @@ def gauss_newton(
     following, jacobian = _jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
     own = _own(online, parameters, weights, accuracy)
-    solver, inverse = _least_squares(jacobian * width, online.free, torch.full_like(std, _EPSILON**2))
     # what one more step would gain, in units of χ²: at rest, whatever made the search stop
-    step = solver @ point.residual[..., None] - inverse @ (inverse.mT @ (own.gradient * width)[..., None])
-    remaining = (jacobian * width @ step).square().sum((1, 2))
+    last = torch.full_like(std, _EPSILON**2)
+    step = _step(online, jacobian * width, point.residual, own.scaled(width), last)
+    remaining = (jacobian * width @ step[..., None]).square().sum((1, 2)) - torch.einsum(
+        "bp,bpq,bq->b", step, own.scaled(width).information, step
+    )
     converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
-    covariance = _without(inverse @ inverse.mT, own.information * width * width[:, None]) * width * width[:, None]
+    covariance = _covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
     identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
