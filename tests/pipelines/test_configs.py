@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.baselines.pinn import PinnSettings
@@ -16,47 +15,74 @@ from ipbasis.basis.network import TrunkSettings
 from ipbasis.inverse.estimate import SOLVERS
 from ipbasis.inverse.validation import ValidationSettings
 from ipbasis.problem import Problem
-from pipelines.steps import observation_settings
+from pipelines.cells import cells, observation_settings, shown_cells
+from pipelines.common import methods, settings_of
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
+PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 def names(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("profile", names("profile"))
-@pytest.mark.parametrize("recipe", names("recipe"))
-@pytest.mark.parametrize("problem", names("problem"))
-def test_composes_and_instantiates(problem, recipe, profile):
+def composed(problem, recipe, profile):
     with initialize_config_dir(str(CONF), version_base=None):
-        config = compose("config", [f"problem={problem}", f"recipe={recipe}", f"profile={profile}"])
-
-    settings = OmegaConf.to_container(config, resolve=True)
-    offline, size = settings["offline"], settings["basis"]
-    declared = Problem(**settings["problem"])
-    assert declared.name == problem
-    TrunkSettings(width=size["width"], depth=size["depth"], dtype=offline["dtype"])
-    TrainingSettings(**offline["training"])
-    ForwardSettings(**offline["forward"])
-    ValidationSettings(**offline["validation"])
-    if offline["compression"]:
-        CompressionSettings(**offline["compression"])
-    SOLVERS[settings["online"]["solver"]](**settings["online"])
-    observation_settings(settings)
-    for chosen in settings["observations"]["sets"]:
-        declared.with_ranges(chosen.get("parameters"), chosen.get("initial"))
-    PinnSettings(**settings["baselines"]["pinn"]["settings"])
-    LeastSquaresSettings(**settings["baselines"]["least_squares"]["settings"])
+        return settings_of(compose("config", [f"problem={problem}", f"recipe={recipe}", f"profile={profile}"]))
 
 
-def test_parameters_of_the_stages_exist():
-    parameters = yaml.safe_load((ROOT / "params.yaml").read_text())
-    assert parameters["profile"] in names("profile")
-    assert set(parameters["problems"]) <= set(names("problem"))
-    for base in parameters["bases"].values():
-        assert base["problem"] in parameters["problems"]
+@pytest.mark.parametrize("profile", names("profile"))
+@pytest.mark.parametrize("problem", names("problem"))
+def test_every_method_of_a_problem_composes_and_instantiates(problem, profile):
+    for recipe in methods(composed(problem, "ipbasis", profile)):
+        settings = composed(problem, recipe, profile)
+        declared = Problem(**settings["problem"])
+        assert declared.name == problem
+        SOLVERS[settings["online"]["solver"]](**settings["online"])
+        observation_settings(settings)
+        assert len({cell.name for cell in cells(settings)}) == len(cells(settings))
+        assert shown_cells(settings)
+        for chosen in settings["observations"]["sets"]:
+            declared.with_ranges(chosen.get("parameters"), chosen.get("initial"))
+        assert set(settings["observations"].get("known", [])) <= set(declared.parameters)
+        PinnSettings(**settings["baselines"]["pinn"]["settings"])
+        TrunkSettings(**settings["baselines"]["pinn"]["trunk"])
+        LeastSquaresSettings(**settings["baselines"]["least_squares"]["settings"])
+        assert set(settings["report"]) >= {"table", "x", "x_text"}
+
+
+@pytest.mark.parametrize("profile", names("profile"))
+@pytest.mark.parametrize("problem", PARAMETERS["trained"])
+def test_every_training_composes_and_instantiates(problem, profile):
+    for recipe in ("ipbasis", "paper_recipe"):
+        settings = composed(problem, recipe, profile)
+        offline, size = settings["offline"], settings["basis"]
+        TrunkSettings(
+            width=size["width"],
+            depth=size["depth"],
+            dtype=offline["dtype"],
+            first_layer_scale=offline["first_layer_scale"],
+        )
+        TrainingSettings(**offline["training"])
+        ForwardSettings(**offline["forward"])
+        ValidationSettings(**offline["validation"])
+        if offline["compression"]:
+            CompressionSettings(**offline["compression"])
+
+
+def test_parameters_of_the_stages_agree_with_the_configurations():
+    assert PARAMETERS["profile"] in names("profile")
+    assert set(PARAMETERS["problems"]) == set(names("problem"))
+    for problem, chosen in PARAMETERS["problems"].items():
+        settings = composed(problem, "ipbasis", "standard")
+        assert chosen == {"basis": settings["basis"]["problem"], "table": settings["report"]["table"]}
+        assert chosen["basis"] in PARAMETERS["trained"]
+    assert {base["problem"] for base in PARAMETERS["bases"].values()} == set(PARAMETERS["trained"])
+    published = {path.stem for path in (ROOT / "data" / "published").glob("*.csv")}
+    written = {f"{problem}_offline" for problem in PARAMETERS["trained"]}
+    written |= {f"{c['table']}_{kind}" for c in PARAMETERS["problems"].values() for kind in ("online", "pinn")}
+    assert published <= written
 
 
 def test_no_omegaconf_interpolation_in_files_that_dvc_templates():

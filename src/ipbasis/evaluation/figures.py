@@ -46,12 +46,16 @@ def _single(estimates: Estimates, row: int) -> Estimates:
 
 
 def _title(estimates: Estimates, row: int) -> str:
-    """Status and estimates of a query, with 95 % half-widths."""
-    record = estimates.table.iloc[row]
-    names = [name.removesuffix("_std") for name in estimates.table if name.endswith("_std") and name != "noise_std"]
-    found = [f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in names]
-    lines = [", ".join(found[i : i + 4]) for i in range(0, len(found), 4)]
-    return "\n".join([f"query {record['query']}: {record['status']}", *lines]) + "  (95 %)"
+    """Status of a query, its estimates with 95 % half-widths, and the formulas of its unknown terms."""
+    table, record = estimates.table, estimates.table.iloc[row]
+    names = [name.removesuffix("_std") for name in table if name.endswith("_std") and name != "noise_std"]
+    formulas = [n for n in table if n not in ("query", "status", "message") and isinstance(record[n], str)]
+    shown = [] if formulas else [name for name in names if record[f"{name}_std"] != 0]
+    found = [f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in shown]
+    lines = [", ".join(found[i : i + 4]) for i in range(0, len(found), 4)] + [f"{f} = {record[f]}" for f in formulas]
+    if found:
+        lines[-1] += "  (95 %)"
+    return "\n".join([f"query {record['query']}: {record['status']}", *lines])
 
 
 def _over_one_coordinate(one: Estimates, observations: pd.DataFrame) -> Figure:
