@@ -8,7 +8,8 @@ from ipbasis.basis.artefact import Accuracy, Basis, Record
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.inverse.misfit import reduce_misfit
-from ipbasis.inverse.term_networks import StackedNetworks, TermNetworkSettings, _Search, fit_term_networks
+from ipbasis.inverse.stacked_networks import StackedNetworks
+from ipbasis.inverse.term_networks import TermNetworkSettings, _Search, fit_term_networks
 from ipbasis.observations import Batch
 from ipbasis.problem import Problem
 
@@ -180,11 +181,13 @@ def test_a_query_is_solved_alone_as_in_a_batch(coupled):
 
 def test_known_parameters_are_held_and_absent_ones_not_reported(coupled):
     basis, batch = untrained(coupled, width=6, depth=2), coupled_batch([10, 10, 10])
+    batch.known[1, 2] = 0.25
     parameters = fit_term_networks(basis, batch, TermNetworkSettings(steps=30, hidden=(5,))).parameters.numpy()
     assert parameters[0, 0] == pytest.approx(0.7)
     assert parameters[1, 1] == pytest.approx(1.3)
     assert (parameters[[0, 1, 2, 2], [1, 0, 0, 1]] != 1).all()  # moved from the middle of the range
-    assert np.isnan(parameters[:, 2]).all()
+    assert parameters[1, 2] == 0.25
+    assert np.isnan(parameters[[0, 2], 2]).all()
 
 
 def test_the_best_step_is_kept(growth):

@@ -6,7 +6,6 @@ loops over queries, and the gradient is written out: a step is some twenty produ
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 import sympy
@@ -19,6 +18,7 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.equations import compile_torch
 from ipbasis.inverse.misfit import Misfit, reduce_misfit
+from ipbasis.inverse.stacked_networks import StackedNetworks
 from ipbasis.observations import Batch
 from ipbasis.problem import Declared, Problem
 
@@ -49,60 +49,6 @@ class TermNetworkSettings(Declared):
     seed: NonNegativeInt = 0
 
 
-class StackedNetworks:
-    """A tanh network per query, linear in the last layer: inputs (B, in, n) -> (B, out, n).
-
-    Args:
-        weights: per layer (B, width out, width in + 1); the last column is the bias.
-    """
-
-    def __init__(self, weights: list[Tensor]):
-        self.weights = weights
-
-    @classmethod
-    def start(cls, sizes: list[int], queries: int, generator: torch.Generator, dtype: torch.dtype) -> "StackedNetworks":
-        """Networks with the same initial weights for all queries (uniform, as `torch.nn.Linear` draws them).
-
-        Args:
-            sizes: widths from the inputs to the outputs.
-            queries: number of queries B.
-            generator: source of the weights.
-            dtype: number type.
-        """
-        weights = []
-        for inputs, outputs in pairwise(sizes):
-            draw = torch.rand(outputs, inputs + 1, generator=generator, dtype=torch.float64)
-            weights.append((inputs**-0.5 * (2 * draw - 1)).to(dtype).repeat(queries, 1, 1))
-        return cls(weights)
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """(B, out, n) outputs for inputs (B, in, n)."""
-        return self.forward(torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1))[0]
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Outputs for inputs whose last row is ones (B, in + 1, n); and what each layer was given."""
-        given = [inputs]
-        for weight in self.weights[:-1]:
-            queries, width, _ = weight.shape
-            following = inputs.new_empty(queries, width + 1, inputs.shape[2])
-            # tanh z = 2 σ(2 z) - 1: PyTorch's sigmoid is several times faster than its tanh
-            sigmoid = torch.bmm(weight, given[-1]).mul_(2).sigmoid_()
-            torch.sub(sigmoid.mul_(2), 1, out=following[:, :-1])
-            following[:, -1] = 1
-            given.append(following)
-        return torch.bmm(self.weights[-1], given[-1]), given
-
-    def backward(self, by_output: Tensor, given: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Gradients by inputs (B, in, n) and weights, given that by the outputs and what `forward` kept."""
-        gradients: list[Tensor] = []
-        for weight, inputs in zip(reversed(self.weights), reversed(given), strict=True):
-            gradients.insert(0, torch.bmm(by_output, inputs.mT))
-            by_output = torch.bmm(weight[:, :, :-1].mT, by_output)
-            if inputs is not given[0]:
-                by_output = torch.ops.aten.tanh_backward(by_output, inputs[:, :-1])
-        return by_output, gradients
-
-
 def _inputs_of_terms(problem: Problem) -> dict[tuple[int, ...], list[int]]:
     """Terms by the fields they depend on: those with the same ones are outputs of one network."""
     groups: dict[tuple[int, ...], list[int]] = {}
@@ -117,7 +63,7 @@ class TermNetworks:
 
     Args:
         problem: the problem.
-        parameters: (B, P); NaN for those that stand in no equation.
+        parameters: (B, P); NaN for those that are not given and stand in no equation.
         readouts: (B, F, K).
         loss: (B,) weighted residual and data misfit.
         misfit: (B,) mean squared data misfit.
@@ -238,8 +184,9 @@ class _Search:
         middle = torch.as_tensor(problem.parameter_ranges.mean(1)).expand_as(known)
         self.parameters = torch.where(known.isnan(), middle, known).to(dtype)
         occurring = set().union(*(r.free_symbols for r in problem.system.residuals))
-        self.occurs = torch.tensor([p in occurring for p in problem.system.parameters])
-        free = known.isnan() & self.occurs
+        occurs = torch.tensor([p in occurring for p in problem.system.parameters])
+        self.undetermined = known.isnan() & ~occurs
+        free = known.isnan() & occurs
         self._searched = free.any(0).nonzero().flatten().tolist()
         self._free = free[:, self._searched].to(dtype)
         self._residual = _Residual(basis, settings.collocation_points, self._searched)
@@ -250,36 +197,44 @@ class _Search:
         """All that is trained, a row or a stack of rows per query."""
         return [self.readouts, self.parameters, *(weight for network in self.networks for weight in network.weights)]
 
-    def evaluate(self) -> Tensor:
-        """The loss of each query (B,); its gradient is left at the variables."""
-        fields = self._residual.fields(self.readouts)
-        terms: list[Tensor] = [fields] * sum(map(len, self.groups.values()))
-        passes = []
+    def _terms(self, fields: Tensor) -> tuple[dict[int, Tensor], list[list[Tensor]]]:
+        """Values (B, n) of each unknown term, and what the networks' backward passes need."""
+        terms, passes = {}, []
         for network, (inputs, numbers) in zip(self.networks, self.groups.items(), strict=True):
             rows = [fields[:, field, 0] for field in inputs]
             outputs, given = network.forward(torch.stack([*rows, torch.ones_like(rows[0])], dim=1))
             passes.append(given)
-            for number, output in zip(numbers, outputs.unbind(1), strict=True):
-                terms[number] = output
-        square, by_fields, by_parameters, by_terms = self._residual(fields, self.parameters, terms)
-        weight_gradients: list[Tensor] = []
+            terms |= dict(zip(numbers, outputs.unbind(1), strict=True))
+        return terms, passes
+
+    def _through_terms(self, by_terms: list[Tensor], passes: list[list[Tensor]], by_fields: Tensor) -> list[Tensor]:
+        """Gradients by the networks' weights; that by the values of the fields is added to `by_fields`."""
+        gradients: list[Tensor] = []
         for network, given, (inputs, numbers) in zip(self.networks, passes, self.groups.items(), strict=True):
             by_inputs, by_weights = network.backward(torch.stack([by_terms[i] for i in numbers], dim=1), given)
             for field, gradient in zip(inputs, by_inputs.unbind(1), strict=True):
                 by_fields[:, field, 0] += gradient
-            weight_gradients += by_weights
-        physics = 2 * self._settings.physics_weight
-        by_readouts = self._residual.by_readouts(by_fields).mul_(self._settings.physics_weight)
-        flat = self.readouts.flatten(1)
-        difference = self._misfit.residual(flat)
+            gradients += by_weights
+        return gradients
+
+    def evaluate(self) -> Tensor:
+        """The loss of each query (B,); its gradient is left at the variables."""
+        fields = self._residual.fields(self.readouts)
+        terms, passes = self._terms(fields)
+        ordered = [terms[number] for number in range(len(terms))]
+        square, by_fields, by_parameters, by_terms = self._residual(fields, self.parameters, ordered)
+        by_weights = self._through_terms(by_terms, passes, by_fields)
+        weight = self._settings.physics_weight
+        by_readouts = self._residual.by_readouts(by_fields).mul_(weight)
+        difference = self._misfit.residual(self.readouts.flatten(1))
         self._misfit.add_gradient(by_readouts.flatten(1), difference)
         self.readouts.grad = by_readouts.mul_(2)
         self.parameters.grad = torch.zeros_like(self.parameters)
         if self._searched:
-            self.parameters.grad[:, self._searched] = by_parameters * self._free * physics
-        for variable, gradient in zip(self.variables[2:], weight_gradients, strict=True):
-            variable.grad = gradient.mul_(physics)
-        return self._settings.physics_weight * square + self._misfit.squares(difference)
+            self.parameters.grad[:, self._searched] = by_parameters * self._free * (2 * weight)
+        for variable, gradient in zip(self.variables[2:], by_weights, strict=True):
+            variable.grad = gradient.mul_(2 * weight)
+        return weight * square + self._misfit.squares(difference)
 
     def step(self) -> None:
         """One Adam step along the gradient that is left at the variables."""
@@ -315,7 +270,7 @@ def fit_term_networks(basis: Basis, batch: Batch, settings: TermNetworkSettings)
         weights = weights[len(network.weights) :]
     return TermNetworks(
         problem=basis.problem,
-        parameters=torch.where(search.occurs, parameters.double(), torch.nan),
+        parameters=parameters.double().masked_fill(search.undetermined, torch.nan),
         readouts=readouts.double(),
         loss=lowest.double() + misfit.rest,
         misfit=misfit(readouts.double().flatten(1)),
