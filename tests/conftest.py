@@ -35,31 +35,13 @@ def oscillator() -> Problem:
 
 @pytest.fixture(scope="session")
 def lotka_volterra() -> Problem:
-    return Problem(
-        name="lotka_volterra_unknown_terms",
-        coordinates={"t": [0, 10]},
-        fields=["x", "y"],
-        parameters={name: [0.5, 1.5] for name in ("alpha", "beta", "gamma", "delta")},
-        equations=["x_t - alpha*x + f", "y_t + gamma*y - g"],
-        initial={"x": [0, 2], "y": [0, 2]},
-        unknown_terms={"f": {"of": ["x", "y"], "truth": "beta*x*y"}, "g": {"of": ["x", "y"], "truth": "delta*x*y"}},
-    )
+    """With unknown terms."""
+    return Problem.from_yaml(problem_directory() / "lotka_volterra_unknown_terms.yaml")
 
 
 @pytest.fixture(scope="session")
 def quantum_oscillator() -> Problem:
-    return Problem(
-        name="quantum_oscillator",
-        coordinates={"t": [0, 1.5], "x": [-5, 5]},
-        fields=["re", "im"],
-        parameters={"k": [0, 5]},
-        equations=["re_t + im_xx/2 - k*x**2/2*im", "im_t - re_xx/2 + k*x**2/2*re"],
-        initial={
-            "re": "sqrt(2/sqrt(pi)) * exp(-2*(x + 2)**2) * cos(x/10)",
-            "im": "sqrt(2/sqrt(pi)) * exp(-2*(x + 2)**2) * sin(x/10)",
-        },
-        boundary=[{"at": {"x": -5}, "equations": ["re", "im"]}, {"at": {"x": 5}, "equations": ["re", "im"]}],
-    )
+    return Problem.from_yaml(problem_directory() / "quantum_oscillator.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +52,19 @@ def basis(oscillator: Problem) -> Basis:
     quadrature = gauss_legendre(oscillator.domain, 200)
     truth = integrate(oscillator, tasks, quadrature.points[:, 0].numpy())
     return build_basis(oscillator, trunk, TRUNK, FORWARD, COMPRESSION, 200, tasks, truth)
+
+
+@pytest.fixture(scope="session")
+def lotka_volterra_basis() -> Basis:
+    """A basis of Lotka-Volterra, all four parameters in the equations, on an untrained trunk."""
+    problem = Problem.from_yaml(problem_directory() / "lotka_volterra.yaml")
+    size = TrunkSettings(width=64, depth=4, dtype="float64", first_layer_scale=7)
+    trunk = Trunk(problem.domain, size, torch.Generator().manual_seed(0)).requires_grad_(False)
+    forward = FORWARD.model_copy(update={"linearise": "reference"})
+    tasks = problem.sample_tasks(40, np.random.default_rng(5))
+    truth = integrate(problem, tasks, gauss_legendre(problem.domain, 100).points[:, 0].numpy())
+    compression = CompressionSettings(tasks=200, tolerance=1e-8, seed=1)
+    return build_basis(problem, trunk, size, forward, compression, 100, tasks, truth)
 
 
 def closed_form(parameters: np.ndarray, initial: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -102,7 +102,8 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
         total = target.square().sum(1) + online.data_rest[:, field]
         outside = (total - rotated.square().sum(1)).clamp_min(1e-30 * total)
         count = online.counts[:, field].to(root.dtype)
-        largest = size.square().amax(1).clamp_min(torch.finfo(root.dtype).tiny)
+        largest = size.square().amax(1)
+        largest = torch.where(largest > 0, largest, torch.ones_like(largest))
         ratios = _RATIOS[:, None] * largest
         inside = size.square() + ratios[..., None]
         quadratic = (rotated.square() / inside).sum(2) + outside / ratios
