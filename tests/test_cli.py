@@ -147,3 +147,43 @@ def test_problems():
     done = run("problems")
     assert done.exit_code == 0
     assert "u_tt + a1*u_t + a2*u + a3 = 0" in done.output
+
+
+@pytest.fixture
+def with_terms(tmp_path, lotka_volterra_basis, lotka_volterra):
+    """A directory with a basis for unknown terms and observations of two queries."""
+    lotka_volterra_basis.for_problem(lotka_volterra).save(tmp_path / "basis")
+    tasks = lotka_volterra.sample_tasks(2, np.random.default_rng(3))
+    times = np.linspace(0, 10, 80)
+    table = long_table(lotka_volterra, times[None, :, None], integrate(lotka_volterra, tasks, times))
+    table["alpha"], table["gamma"] = (tasks.parameters[table["query"], i] for i in (0, 2))
+    table.to_csv(tmp_path / "o.csv", index=False)
+    return tmp_path
+
+
+def test_unknown_terms_come_out_as_formulas(with_terms):
+    arguments = ("fit", with_terms / "basis", with_terms / "o.csv", "--output", with_terms / "e.csv")
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(with_terms / "e.csv")
+    assert table["f"].str.contains("x*y", regex=False).all()
+    assert table["f"].iloc[0] in done.output
+    done = run(*arguments, "--degree", "1", "--library", "x*y", "--library", "x/(1 + x)")
+    assert done.exit_code == 0, done.output
+    assert {"f_x1x", "f_xy", "f_x"} <= set(pd.read_csv(with_terms / "e.csv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--library", "x**"], "error: library: equation 'x**', position"),
+        (["--library", "sin(z)"], "unknown symbol 'z'"),
+        (["--degree", "2", "--solver", "free_form"], "are for the solver 'library', not 'free_form'"),
+    ],
+)
+def test_a_faulty_library_is_one_line_and_nothing_is_written(with_terms, options, reason):
+    done = run("fit", with_terms / "basis", with_terms / "o.csv", "--output", with_terms / "e.csv", *options)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert len(done.output.strip().splitlines()) == 1
+    assert not (with_terms / "e.csv").exists()
