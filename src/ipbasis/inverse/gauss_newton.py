@@ -18,6 +18,7 @@ _NOISE_ROUNDS = 8
 _FIRST_NOISE = 1e-4
 _AT_REST = 1e-2
 _SMOOTHINGS = (1e-5, 1e-3, 1e-1, 1e1)  # physics against data, in the roots
+_COVERING = 16  # starts over the ranges, where the conditions determine the solution
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
 
@@ -235,6 +236,34 @@ def _starts(online: Online, weights: _Weights) -> list[Tensor]:
     return starts
 
 
+def _start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings) -> tuple[Tensor, Tensor]:
+    """The best start (B, P), and the noise (B,) to search with at first.
+
+    Where the readouts are free the start of the lowest objective is taken, at a small noise: at a large one
+    the equation would be traded against the data. Where the conditions determine the solution, points that
+    cover the ranges are tried too, and the data decide alone, by the misfit of their solutions: it is the
+    noise at first, for a smaller one would trust noisy data more than the equation.
+    """
+    noise = _FIRST_NOISE * online.amplitude
+    weights = _weights(online, noise.maximum(accuracy.floor * online.amplitude), accuracy, settings.physics_weight)
+    starts = _starts(online, weights)
+    if online.physics.determined:
+        low, high = online.ranges.T
+        covering = torch.quasirandom.SobolEngine(len(low)).draw(_COVERING, dtype=low.dtype)
+        starts += [torch.where(online.known.isnan(), low + (high - low) * unit, starts[0]) for unit in covering]
+        weights = replace(weights, data=torch.zeros_like(noise))
+    points = [_eliminate(online, start, weights) for start in starts]
+    if online.physics.determined:
+        applied = [(online.data_root @ point.readouts[..., None]).squeeze(2) - online.data_target for point in points]
+        values = torch.stack([misfit.square().sum(1) for misfit in applied]) + online.data_rest.sum(1)
+    else:
+        values = torch.stack([point.objective for point in points])
+    lowest, chosen = values.nan_to_num(torch.inf).min(0)
+    if online.physics.determined:
+        noise = (lowest / online.counts.sum(1)).sqrt()
+    return torch.stack(starts)[chosen, torch.arange(len(online))], noise
+
+
 def _minimise(
     online: Online, start: Tensor, weights: _Weights, accuracy: Accuracy, settings: GaussNewtonSettings
 ) -> tuple[Tensor, Tensor]:
@@ -330,20 +359,11 @@ def gauss_newton(
     """
     floor = accuracy.floor * online.amplitude
     counts, rest = online.counts.sum(1), online.data_rest.sum(1)
-    std = torch.maximum(_FIRST_NOISE * online.amplitude, floor) if noise_std is None else noise_std
+    parameters, first = _start(online, accuracy, settings)
+    std = torch.maximum(first, floor) if noise_std is None else noise_std
     iterations = torch.zeros(len(online), dtype=torch.long)
-    parameters = None
     for _ in range(_NOISE_ROUNDS if noise_std is None else 1):
         weights = _weights(online, std, accuracy, settings.physics_weight)
-        if parameters is None:
-            starts = _starts(online, weights)
-            values = torch.stack(
-                [
-                    _eliminate(online, start, weights).objective - _own(online, start, weights, accuracy).objective
-                    for start in starts
-                ]
-            )
-            parameters = torch.stack(starts)[values.nan_to_num(torch.inf).argmin(0), torch.arange(len(online))]
         parameters, steps = _minimise(online, parameters, weights, accuracy, settings)
         iterations += steps
         point = _eliminate(online, parameters, weights)
