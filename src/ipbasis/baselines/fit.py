@@ -1,8 +1,45 @@
-"""What a baseline gives for one query."""
+"""What a baseline gets, and what it gives, for one query."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Query:
+    """Observations of one query.
+
+    Args:
+        points: (n, d) points of observation.
+        values: (n, F) observations, NaN where there is none.
+        known: (P,) given values of parameters, NaN for those to estimate.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a training stood after some steps.
+
+    Args:
+        step: steps done.
+        seconds: of training until then.
+        loss: there.
+        parameters: (P,), see `Fit`.
+        terms: (n, terms), see `Fit`.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    parameters: np.ndarray
+    terms: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -10,15 +47,35 @@ class Fit:
     """Outcome of a baseline for one query.
 
     Args:
-        parameters: (P,), NaN if it failed.
+        parameters: (P,), NaN where it failed or the equations as solved do not contain the parameter.
+        terms: (n, terms) unknown terms along the fitted solution, at the points of observation.
         loss: at the end.
         seconds: for all of it.
-        effort: optimiser steps, or integrations of the equation.
-        history: ``step`` and ``loss`` on the way, where the baseline is trained.
+        effort: optimiser steps, or solutions of the equation.
+        history: states on the way, where the baseline is trained.
     """
 
     parameters: np.ndarray
+    terms: np.ndarray
     loss: float
     seconds: float
     effort: int
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[Snapshot] = field(default_factory=list)
+
+
+class Stopwatch:
+    """Seconds since it was made, without those in which it was paused."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time within the block does not count."""
+        begin = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - begin

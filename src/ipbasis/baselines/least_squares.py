@@ -1,14 +1,19 @@
-"""Nonlinear least squares around the ODE integrator: what one would do without a basis."""
+"""Nonlinear least squares around the reference solver: what one would do without a basis."""
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 import scipy.optimize
 from pydantic import PositiveFloat, PositiveInt
 
-from ipbasis.baselines.fit import Fit
+from ipbasis.baselines.fit import Fit, Query, Stopwatch
 from ipbasis.problem import Declared, Problem, Tasks
-from ipbasis.reference.ode import first_order_system, integrate
+from ipbasis.reference.solutions import solutions
+from ipbasis.reference.terms import term_values
+
+_STEP = 1e-6  # of an unknown's range, for derivatives by central differences
+_SLACK = 0.5  # of an unknown's range: how far beyond either end it is searched
+_ITERATIONS = 50
 
 
 class LeastSquaresSettings(Declared):
@@ -16,7 +21,7 @@ class LeastSquaresSettings(Declared):
 
     Args:
         starts: runs from random parameters in their ranges; the best one counts.
-        tolerance: of the ODE integrator.
+        tolerance: of the reference solver.
         seed: of the starts.
     """
 
@@ -25,57 +30,114 @@ class LeastSquaresSettings(Declared):
     seed: int
 
 
-def fit_least_squares(problem: Problem, times: np.ndarray, values: np.ndarray, settings: LeastSquaresSettings) -> Fit:
-    """Fit parameters and initial values of one query of an ODE problem.
+def _initial_guesses(problem: Problem, query: Query) -> np.ndarray:
+    """(free initial values,) of an ODE problem: first value and slope seen, else the middle of the range."""
+    order = np.argsort(query.points[:, 0], kind="stable")
+    times, guesses = query.points[order, 0], []
+    for jet, interval in problem.free_initial.items():
+        values = query.values[order, jet.field]
+        seen = np.isfinite(values)
+        first_times, first_values = times[seen][:5], values[seen][:5]
+        if len(jet.index) == 0 and len(first_values):
+            guesses.append(first_values[0])
+        elif len(jet.index) == 1 and len(first_values) > 1:
+            guesses.append(np.polyfit(first_times, first_values, 1)[0])
+        else:
+            guesses.append(np.mean(interval))
+    return np.array(guesses)
 
-    `scipy.optimize.least_squares` with derivatives by differences; the disturbed equations are integrated
-    together, which makes a derivative about as cheap as a value. Initial values start from the first
-    observations.
 
-    Args:
-        problem: an ODE problem.
-        times: (n,) times of observation, increasing.
-        values: (n, F) observations.
-        settings: starts and tolerance.
+class _Model:
+    """Misfit of one query as a function of the unknowns: parameters to estimate and free initial values.
+
+    The unknowns are in units of the width of their ranges.
     """
-    started = time.perf_counter()
-    rng = np.random.default_rng(settings.seed)
-    ranges = problem.parameter_ranges
-    count = len(ranges)
-    free = list(problem.free_initial)
-    first_order_system(problem)
-    slope = np.gradient(values[:5], times[:5], axis=0)[0] if len(times) > 1 else np.zeros(values.shape[1])
-    guesses = {0: values[0], 1: slope}
-    initial = np.array([guesses[len(jet.index)][jet.field] if len(jet.index) < 2 else 0.0 for jet in free])
-    scale = np.concatenate([ranges[:, 1] - ranges[:, 0], np.maximum(np.abs(initial), 1.0)])
-    evaluations = 0
 
-    def residuals(unknowns: np.ndarray) -> np.ndarray:
-        """(tasks, n F) misfit for unknowns (tasks, P + initial values) in units of their scale."""
-        nonlocal evaluations
-        evaluations += len(unknowns)
-        unknowns = unknowns * scale
-        tasks = Tasks(unknowns[:, :count], unknowns[:, count:])
-        return (integrate(problem, tasks, times, settings.tolerance) - values).reshape(len(unknowns), -1)
+    def __init__(self, problem: Problem, query: Query, tolerance: float):
+        self.problem, self.query, self._tolerance = problem, query, tolerance
+        self._free = np.isnan(query.known)
+        self._count = self._free.sum()
+        ranges = np.concatenate(
+            [problem.parameter_ranges[self._free], np.array([*problem.free_initial.values()]).reshape(-1, 2)]
+        )
+        self._scale = ranges[:, 1] - ranges[:, 0]
+        self._ranges = ranges.T / self._scale
+        self.bounds = self._ranges[0] - _SLACK, self._ranges[1] + _SLACK
+        self._initial = _initial_guesses(problem, query)
+        self._seen = np.isfinite(query.values)
+        self.evaluations = 0
 
-    def jacobian(unknowns: np.ndarray) -> np.ndarray:
-        step = 1e-6
-        disturbed = unknowns + step * np.vstack([np.eye(len(unknowns)), -np.eye(len(unknowns))])
-        forward, backward = np.split(residuals(disturbed), 2)
-        return ((forward - backward) / (2 * step)).T
+    def start(self, rng: np.random.Generator) -> np.ndarray:
+        """Unknowns to start from: random parameters, initial values as observed."""
+        unknowns = rng.uniform(*self._ranges)
+        unknowns[self._count :] = self._initial / self._scale[self._count :]
+        low, high = self.bounds
+        return np.clip(unknowns, low + _STEP, high - _STEP)
 
+    def tasks(self, unknowns: np.ndarray) -> Tasks:
+        """The tasks of unknowns (tasks, U)."""
+        unknowns = unknowns * self._scale
+        parameters = np.tile(self.query.known, (len(unknowns), 1))
+        parameters[:, self._free] = unknowns[:, : self._count]
+        return Tasks(parameters, unknowns[:, self._count :])
+
+    def fields(self, unknowns: np.ndarray) -> np.ndarray:
+        """(tasks, n, F) solutions at the points of observation."""
+        self.evaluations += len(unknowns)
+        return solutions(self.problem, self.tasks(unknowns), self.query.points[None], self._tolerance)
+
+    def residuals(self, unknowns: np.ndarray) -> np.ndarray:
+        """(tasks, observed values) misfit for unknowns (tasks, U)."""
+        return (self.fields(unknowns) - self.query.values)[:, self._seen]
+
+    def jacobian(self, unknowns: np.ndarray) -> np.ndarray:
+        """(observed values, U), all disturbed equations solved together."""
+        steps = _STEP * np.eye(len(unknowns))
+        forward, backward = np.split(self.residuals(unknowns + np.vstack([steps, -steps])), 2)
+        return ((forward - backward) / (2 * _STEP)).T
+
+
+def _best_of(
+    starts: int, start: Callable[[], np.ndarray], search: Callable[[np.ndarray], scipy.optimize.OptimizeResult]
+) -> scipy.optimize.OptimizeResult | None:
+    """The best outcome of several starts; None if none of them came through."""
     best = None
-    for _ in range(settings.starts):
-        start = np.concatenate([rng.uniform(ranges[:, 0], ranges[:, 1]), initial]) / scale
+    for _ in range(starts):
         try:
-            found = scipy.optimize.least_squares(
-                lambda x: residuals(x[None])[0], start, jac=jacobian, method="lm", max_nfev=100
-            )
-        except (ArithmeticError, ValueError):  # a step led to where the equation cannot be integrated
+            found = search(start())
+        except (ArithmeticError, ValueError):  # a step led to where the equation cannot be solved
             continue
         if best is None or found.cost < best.cost:
             best = found
+    return best
+
+
+def fit_least_squares(problem: Problem, query: Query, settings: LeastSquaresSettings) -> Fit:
+    """Fit the parameters and initial values of one query that are not known.
+
+    `scipy.optimize.least_squares` with derivatives by differences. Initial values start from the first
+    observations; everything is searched a little beyond its range. Unknown terms have their true form here:
+    this baseline is told more than the others.
+
+    Args:
+        problem: a problem with a reference solution.
+        query: observations and known parameters.
+        settings: starts and tolerance.
+    """
+    clock = Stopwatch()
+    rng = np.random.default_rng(settings.seed)
+    model = _Model(problem, query, settings.tolerance)
+    n, terms = len(query.points), len(problem.unknown_terms)
+    best = _best_of(
+        settings.starts,
+        lambda: model.start(rng),
+        lambda start: scipy.optimize.least_squares(
+            lambda x: model.residuals(x[None])[0], start, jac=model.jacobian, bounds=model.bounds, max_nfev=_ITERATIONS
+        ),
+    )
+    seconds, effort = clock.seconds, model.evaluations
     if best is None:
-        return Fit(np.full(count, np.nan), np.nan, time.perf_counter() - started, evaluations)
-    seconds = time.perf_counter() - started
-    return Fit(best.x[:count] * scale[:count], 2 * best.cost / values.size, seconds, evaluations)
+        return Fit(np.full(len(query.known), np.nan), np.full((n, terms), np.nan), np.nan, seconds, effort)
+    parameters = model.tasks(best.x[None]).parameters
+    found = term_values(problem, parameters, model.fields(best.x[None]))[0]
+    return Fit(parameters[0], found, 2 * best.cost / len(best.fun), seconds, effort)
