@@ -102,7 +102,7 @@ def _answer(
     rows: slice,
     seconds: float,
 ) -> Answer:
-    """Further draws of the noise, and the row of the table.
+    """The row of a cell, its estimates with those of further draws of the noise.
 
     Args:
         settings: the configuration.
@@ -113,52 +113,56 @@ def _answer(
         rows: those of this cell.
         seconds: that a query took.
     """
-    cell, problem = question.cell, basis.problem
+    cell, problem, scored = question.cell, basis.problem, settings["observations"]["scored"]
     solver = SOLVERS[settings["online"]["solver"]](**settings["online"])
-    own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
-    draws = settings["recipe"]["noise_seeds"] if cell.noise and not problem.unknown_terms else 1
-    tables, truths = [own], [first.truth]
-    if draws > 1:
-        further = observe(settings, cell, question.simulated, question.truth, range(1, draws))
-        tables.append(estimate(basis, further.observations, solver).table)
-        truths.append(further.truth)
-    table, every = pd.concat(tables, ignore_index=True), pd.concat(truths, ignore_index=True)
-    scored = settings["observations"]["scored"]
     published = settings["recipe"]["source"] == "paper_recipe"
+    own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
     misfit = data_misfit(basis, estimates.readouts[rows], first)
-    terms = {}
+    table, truth = _all_draws(settings, basis, question, own, first)
+    found = {}
     if problem.unknown_terms:
         # along the trajectories, at the points of observation
-        true = true_terms(problem, tasks_of(problem, first.truth), first.points)
-        found = estimates.terms(first.points[0])[rows]
-        table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(found, true, strict=True)]))
-        terms = {"terms": _SEARCHED[solver.solver], **term_errors(found, true)}
-    queries = len(first.truth)
+        terms = estimates.terms(first.points[0])[rows], true_terms(problem, tasks_of(problem, truth), first.points)
+        table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(*terms, strict=True)]))
+        found = {"terms": _SEARCHED[solver.solver], **term_errors(*terms)}
     row = {
         "source": settings["recipe"]["source"],
         "readouts": settings["basis"]["readouts"],
         **cell.label,
-        "queries": queries,
+        "queries": len(own),
         "epochs": int(own["iterations"].max()),
         "learning_rate": getattr(solver, "learning_rate", None),
         "loss": float(own["objective"].mean()) if published else misfit,
-        **parameter_errors(table, every, scored),
-        **terms,
-        "seconds": seconds * queries,
+        **parameter_errors(table, truth, scored),
+        **found,
+        "seconds": seconds * len(own),
         "seconds_per_query": seconds,
         "noise": cell.noise,
         "noise_unit": settings["observations"]["noise_unit"],
-        "noise_seeds": draws,
+        "noise_seeds": truth["noise_seed"].nunique(),
         "data_mse": misfit,
     }
     if question.sensitivity is not None and cell.noise:
-        seen = question.sensitivity[:queries, : cell.number]
+        seen = question.sensitivity[: len(own), : cell.number]
         row |= _against_ideal(settings, row, seen, first.truth["noise_std"].to_numpy())
-    if draws > 1:
-        row |= _spread(table, every, scored)
+    if row["noise_seeds"] > 1:
+        row |= _spread(table, truth, scored)
     if not published:  # the published recipe gives no error bars
-        row |= {"ok_share": float((table["status"] == "ok").mean()), **coverage(table, every, scored)}
+        row |= {"ok_share": float((table["status"] == "ok").mean()), **coverage(table, truth, scored)}
     return Answer(row, table, estimates, rows)
+
+
+def _all_draws(
+    settings: Settings, basis: Basis, question: Question, own: pd.DataFrame, first: Observed
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Estimates and truth of all draws of the noise; of unknown terms there is but one."""
+    draws = settings["recipe"]["noise_seeds"] if question.cell.noise and not basis.problem.unknown_terms else 1
+    if draws == 1:
+        return own, first.truth
+    solver = SOLVERS[settings["online"]["solver"]](**settings["online"])
+    further = observe(settings, question.cell, question.simulated, question.truth, range(1, draws))
+    table = estimate(basis, further.observations, solver).table
+    return pd.concat([own, table], ignore_index=True), pd.concat([first.truth, further.truth], ignore_index=True)
 
 
 def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float:
