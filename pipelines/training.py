@@ -10,16 +10,18 @@ import torch
 from ipbasis.basis.artefact import Basis
 from ipbasis.basis.compression import CompressionSettings
 from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.network import Trunk, TrunkSettings
-from ipbasis.basis.quadrature import equispaced, gauss_legendre
+from ipbasis.basis.network import TrunkSettings
+from ipbasis.basis.quadrature import gauss_legendre
 from ipbasis.basis.training import Training, TrainingSettings, train
-from ipbasis.inverse.validation import AdamValidator, GaussNewtonValidator, ValidationSettings, build_basis
+from ipbasis.inverse.validation import ValidationSettings, build_basis, make_validator
 from ipbasis.problem import Problem
-from ipbasis.reference.solutions import solutions
+from ipbasis.reference.solutions import has_reference, solutions
 from ipbasis.tracking import Tracker
 from pipelines.common import Settings
 
 _SECONDS_BETWEEN_LOGS = 5
+# figures of the best validation that the tables note, where a training has them
+_BEST = ("ode_loss", "data_loss", "ic_loss", "validation_loss", "validation_parameter_mse")
 
 
 def train_basis(
@@ -29,17 +31,20 @@ def train_basis(
     torch.set_num_threads(1)  # the products are too small to share
     problem, offline = Problem(**settings["problem"]), settings["offline"]
     size = settings["basis"]
-    trunk_settings = TrunkSettings(width=size["width"], depth=size["depth"], dtype=offline["dtype"])
+    trunk_settings = TrunkSettings(
+        width=size["width"],
+        depth=size["depth"],
+        dtype=offline["dtype"],
+        first_layer_scale=offline["first_layer_scale"],
+    )
     training = TrainingSettings(**offline["training"])
     forward = ForwardSettings(**offline["forward"])
     compression = CompressionSettings(**offline["compression"]) if offline["compression"] else None
     validation = ValidationSettings(**offline["validation"])
 
     tasks = problem.sample_tasks(validation.queries, np.random.default_rng(validation.seed))
-    seen = equispaced(problem.domain, validation.observations, torch.float64).numpy()[None]
-    values = solutions(problem, tasks, seen)
     quadrature = gauss_legendre(problem.domain, size["quadrature_points"])
-    truth = solutions(problem, tasks, quadrature.points.numpy()[None])
+    truth = solutions(problem, tasks, quadrature.points.numpy()[None]) if has_reference(problem) else None
     build = partial(
         build_basis,
         problem,
@@ -50,14 +55,9 @@ def train_basis(
         tasks=tasks,
         truth=truth,
     )
-    if training.recipe == "trained_heads":
-        dtype = getattr(torch, offline["dtype"])
-        features = Trunk(problem.domain, trunk_settings, torch.Generator()).features
-        validator = AdamValidator(
-            problem, features, validation, forward, training.collocation_points, tasks, seen[0], values, dtype
-        )
-    else:
-        validator = GaussNewtonValidator(problem, build, tasks, seen[0], values)
+    validator = make_validator(
+        problem, trunk_settings, training, forward, validation, size["quadrature_points"], build, tasks, truth
+    )
     waiting: list[dict[str, float]] = []
     sent = time.perf_counter()
 
@@ -78,12 +78,7 @@ def train_basis(
     basis = build(
         trained.trunk,
         settings={"basis": size, "offline": offline, "recipe": settings["recipe"], "profile": settings["profile"]},
-        figures={
-            "step": trained.best["step"],
-            "loss": trained.best["loss"],
-            "validation_parameter_mse": trained.best["validation_parameter_mse"],
-            "seconds": trained.seconds,
-        },
+        figures={**trained.best, "seconds": trained.seconds},
     )
     return basis, trained
 
@@ -100,8 +95,7 @@ def offline_row(settings: Settings, basis: Basis, trained: Training) -> dict:
         **settings["observations"]["training_label"],
         "validation_queries": settings["offline"]["validation"]["queries"],
         "train_loss": trained.best["loss"],
-        "validation_loss": trained.best["validation_loss"],
-        "validation_parameter_mse": trained.best["validation_parameter_mse"],
+        **{name: trained.best[name] for name in _BEST if name in trained.best},
         "seconds": trained.seconds,
         "best_epoch": trained.best["step"],
         "functions": basis.record.functions,

@@ -24,22 +24,38 @@ def measure_accuracy(
         problem: the problem.
         features: the features.
         quadrature: where residual and error are taken.
-        forward: weight and points of the conditions.
+        forward: how the forward problem is posed; of it the equation and its conditions.
         tasks: unseen tasks.
         truth: (tasks, n, F) exact solutions at the points of `quadrature`, or None if there are none.
 
     Returns:
-        root mean squares over the tasks of the relative residual and the relative error.
+        figures of the relative residual and the relative error over the tasks.
     """
-    solver = ForwardProblem(problem, forward, quadrature.points.dtype)
+    solver = ForwardProblem(problem, forward.without_training_terms(), quadrature.points.dtype)
     with torch.no_grad():
         evaluated = solver.evaluate(features, quadrature.points).detached()
     solved = solver.solve(evaluated, quadrature, tasks)
     values = torch.einsum("nk,tfk->tnf", evaluated.features[()], solved.readouts)
+    exact = values if truth is None else torch.as_tensor(truth)
     weights = quadrature.weights.double()[:, None]
-    size = (values.square() * weights).sum((1, 2))
-    residual = (solved.residual_mse / size).mean().sqrt().item()
-    if truth is None:
-        return Accuracy(residual=residual, solution=None)
-    errors = ((values - torch.as_tensor(truth)).square() * weights).sum((1, 2))
-    return Accuracy(residual=residual, solution=(errors / size).mean().sqrt().item())
+    size = (exact.square() * weights).sum((1, 2))
+    residual = (solved.residual_mse / size).sqrt()
+    figures = {
+        "residual": residual.square().mean().sqrt().item(),
+        "worst_residual": residual.max().item(),
+        "median_residual": residual.median().item(),
+        "solution": None,
+    }
+    if truth is not None:
+        misfit = ((values - exact).square() * weights).sum((1, 2))
+        best = _best_approximation(evaluated.features[()] * weights.sqrt(), exact * weights.sqrt())
+        figures["solution"] = (misfit / size).mean().sqrt().item()
+        figures["approximation"] = (best / size).mean().sqrt().item()
+    return Accuracy(**figures)
+
+
+def _best_approximation(features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """(tasks,) squared distance of each truth (tasks, n, F) to the span of features (n, K)."""
+    directions, size, _ = torch.linalg.svd(features, full_matrices=False)
+    span = directions[:, size > 1e-13 * size[0]]
+    return (truth - span @ (span.T @ truth)).square().sum((1, 2))

@@ -43,6 +43,16 @@ class Accuracy(Declared):
     approximation: PositiveFloat | None = None
 
     @property
+    def level(self) -> float:
+        """The usual relative residual: where few tasks are hard, they do not count."""
+        return self.median_residual or self.residual
+
+    @property
+    def worst_ratio(self) -> float:
+        """The worst relative residual in units of `residual`."""
+        return (self.worst_residual or self.residual) / self.residual
+
+    @property
     def floor(self) -> float:
         """Smallest relative error that a fit can have; without a reference the residual stands for it."""
         return self.approximation or self.solution or self.residual

@@ -41,12 +41,12 @@ def compress(
     Returns:
         (H, K) float64, so that ``features @ result`` are the K functions.
     """
-    solver = ForwardProblem(problem, forward, quadrature.points.dtype)
+    solver = ForwardProblem(problem, forward.model_copy(update={"ridge": {}}), quadrature.points.dtype)
     with torch.no_grad():
         evaluated = solver.evaluate(features, quadrature.points).detached()
     root = quadrature.weights.double().sqrt()[:, None]
     weighted = {index: values * root for index, values in evaluated.features.items()}
-    energy = energy_coordinates(weighted, problem.domain, solver.rank_tolerance)
+    energy = energy_coordinates(weighted, problem.domain, forward.rank_tolerance)
     tasks = problem.sample_tasks(settings.tasks, np.random.default_rng(settings.seed))
     readouts = solver.solve(evaluated, quadrature, tasks).readouts
     inside = torch.linalg.lstsq(energy, readouts.flatten(0, 1).T, driver="gelsd").solution  # (r, tasks F)

@@ -27,9 +27,12 @@ class ForwardSettings(Declared):
         condition_weight: weight of squared initial and boundary errors against the mean squared residual.
         condition_points: points along each part of the boundary.
         rank_tolerance: directions of the features below this share of the largest are not used; it keeps
-            the readouts from building on rounding errors. One for each number type of the features, or one.
+            the readouts from building on rounding errors.
         boundary_weight: weight of the boundary errors, where it differs from that of the initial errors.
         data_weight: weight of the mean squared error against the reference solution; 0 for the equation alone.
+        ridge: weight of the sum of squared readouts, by number type of the features. Where features nearly
+            coincide it keeps the readouts small, and with them the rounding errors of a training's gradient;
+            unlike a cut of directions it leaves that gradient exact.
         linearise: what an equation that is not linear in the fields is linearised about. About the
             ``reference`` solution one linear solve is exact to second order in the error of the span.
         newton_steps: linear solves of a nonlinear equation; those after the first linearise it about the
@@ -38,20 +41,16 @@ class ForwardSettings(Declared):
 
     condition_weight: PositiveFloat
     condition_points: PositiveInt
-    rank_tolerance: PositiveFloat | dict[Literal["float32", "float64"], PositiveFloat]
+    rank_tolerance: PositiveFloat
     boundary_weight: PositiveFloat | None = None
     data_weight: NonNegativeFloat = 0.0
+    ridge: dict[Literal["float32", "float64"], NonNegativeFloat] = {}
     linearise: Literal["reference"] | None = None
     newton_steps: PositiveInt = 1
 
-    def rank_tolerance_of(self, dtype: torch.dtype) -> float:
-        """The rank tolerance for features of a number type."""
-        if isinstance(self.rank_tolerance, float):
-            return self.rank_tolerance
-        name = str(dtype).removeprefix("torch.")
-        if name not in self.rank_tolerance:
-            raise InputError(f"forward.rank_tolerance: no value for {name}")
-        return self.rank_tolerance[name]
+    def without_training_terms(self) -> "ForwardSettings":
+        """The equation and its conditions alone, as the accuracy of a basis is measured."""
+        return self.model_copy(update={"data_weight": 0.0, "ridge": {}})
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ class ForwardProblem:
             if not has_reference(problem):
                 raise InputError(f"{problem.name}: nonlinear equations need a reference solution to linearise about")
         self.problem, self.settings = problem, settings
-        self.rank_tolerance = settings.rank_tolerance_of(dtype)
+        self._ridge = settings.ridge.get(str(dtype).removeprefix("torch."), 0.0)
         self._conditions = conditions(problem, settings.condition_points, dtype)
         weight = settings.condition_weight
         self._weights = torch.full((len(self._conditions.fixed),), weight, dtype=dtype)
@@ -258,7 +257,7 @@ class ForwardProblem:
         evaluated, fields = evaluated.detached(), len(self.problem.fields)
         root = quadrature.weights.double().sqrt()
         weighted = {index: values * root[:, None] for index, values in evaluated.features.items()}
-        energy = energy_coordinates(weighted, self.problem.domain, self.rank_tolerance)
+        energy = energy_coordinates(weighted, self.problem.domain, self.settings.rank_tolerance)
         weight = self._weights.double().sqrt()
         conditions = (evaluated.condition_rows.unflatten(1, (fields, -1)) @ energy).flatten(1)
         rows, targets = [weight[:, None] * conditions], [weight * self.targets(tasks).double()]
@@ -269,6 +268,9 @@ class ForwardProblem:
             orthogonal, upper = torch.linalg.qr(weighted[()] @ energy)
             rows.append(scale * torch.block_diag(*[upper] * fields))
             targets.append(scale * (truth @ orthogonal).flatten(1))
+        if self._ridge:
+            rows.append(self._ridge**0.5 * torch.block_diag(*[energy] * fields))
+            targets.append(torch.zeros(len(tasks), len(rows[-1]), dtype=torch.float64))
         if self.problem.system.affine is not None:
             reduced = {index: values @ energy for index, values in evaluated.features.items()}
             residuals = residual_rows(self.problem, reduced, quadrature)
@@ -346,7 +348,7 @@ class ForwardProblem:
         """(tasks, n) values of each jet of the system for readouts (tasks, F, K)."""
         return [readouts[:, jet.field] @ evaluated.features[jet.index].T for jet in self.problem.system.jets]
 
-    def loss(
+    def losses(
         self,
         evaluated: Evaluated,
         points: Tensor,
@@ -356,7 +358,7 @@ class ForwardProblem:
         reference: JetValues | None = None,
         residual_weight: float = 1.0,
     ) -> dict[str, Tensor]:
-        """Mean squared residual + weighted squared errors of conditions and data, mean over the tasks.
+        """Mean squared residual + weighted squared errors of conditions and data of each task.
 
         Gradients flow to features and readouts.
 
@@ -370,8 +372,8 @@ class ForwardProblem:
             residual_weight: weight of the mean squared residual.
 
         Returns:
-            ``loss`` and its terms without their weights: ``ode_loss``, ``ic_loss``, and ``bc_loss`` and
-            ``data_loss`` where the problem and the settings have them.
+            (tasks,) ``loss`` and its terms without their weights: ``ode_loss``, ``ic_loss``, and ``bc_loss``
+            and ``data_loss`` where the problem and the settings have them.
         """
         values = self.jets(evaluated, readouts)
         if linearised is None:
@@ -379,16 +381,18 @@ class ForwardProblem:
             residuals = self._residuals([axis[None] for axis in points.unbind(1)], values, parameters)
         else:
             residuals = linearised.residuals(values).unbind(1)
-        ode = sum(r.square().mean() for r in residuals)
+        ode = sum(r.square().mean(1) for r in residuals)
         errors = (readouts.flatten(1) @ evaluated.condition_rows.T - self.targets(tasks)).square()
         initial = self._conditions.initial_rows
-        losses = {"ode_loss": ode, "ic_loss": errors[:, :initial].sum(1).mean()}
-        loss = residual_weight * ode + (errors * self._weights).sum(1).mean()
+        losses = {"ode_loss": ode, "ic_loss": errors[:, :initial].sum(1)}
+        loss = residual_weight * ode + (errors * self._weights).sum(1)
         if errors.shape[1] > initial:
-            losses["bc_loss"] = errors[:, initial:].sum(1).mean()
+            losses["bc_loss"] = errors[:, initial:].sum(1)
         if self.settings.data_weight:
             fields = readouts @ evaluated.features[()].T
             truth = torch.stack([reference[Jet(f, ())] for f in range(fields.shape[1])], dim=1)
-            losses["data_loss"] = (fields - truth.to(fields.dtype)).square().mean(2).sum(1).mean()
+            losses["data_loss"] = (fields - truth.to(fields.dtype)).square().mean(2).sum(1)
             loss = loss + self.settings.data_weight * losses["data_loss"]
+        if self._ridge:
+            loss = loss + self._ridge * readouts.square().sum((1, 2))
         return {"loss": loss, **losses}

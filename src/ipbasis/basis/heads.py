@@ -4,23 +4,26 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from scipy.stats import qmc
 from torch import Tensor, nn
 
-from ipbasis.basis.forward import Evaluated, ForwardProblem, ForwardSettings
+from ipbasis.basis.forward import Evaluated, ForwardProblem, ForwardSettings, JetValues
 from ipbasis.basis.network import Trunk
 from ipbasis.basis.quadrature import Quadrature, equispaced, stratified
+from ipbasis.equations import Jet
 from ipbasis.errors import InputError
 from ipbasis.problem import Declared, Problem, Tasks
 
 
 class LbfgsSettings(Declared):
-    """Second phase of variable projection: L-BFGS in float64 on tasks and points that stay the same.
+    """Second phase of variable projection: L-BFGS in float64 on tasks and points that stay the same for a while.
 
     Args:
         rounds: at most; after each the state can be saved.
         iterations: of L-BFGS per round.
+        redraw: whether every round has tasks and points of its own, and estimates the curvature anew; for
+            ranges of so many dimensions that fixed tasks cannot cover them.
         tasks: they cover the ranges, ends included.
         collocation_points: points at which the residual is taken.
         history: steps that the curvature is estimated from.
@@ -30,6 +33,7 @@ class LbfgsSettings(Declared):
 
     rounds: PositiveInt
     iterations: PositiveInt
+    redraw: bool
     tasks: PositiveInt
     collocation_points: PositiveInt
     history: PositiveInt
@@ -73,7 +77,7 @@ class TrainingSettings(Declared):
             algebra; ``trained_heads`` trains the readouts of a fixed set of tasks along with the trunk, as
             published.
         readouts: tasks per step.
-        steps: Adam steps at most.
+        steps: Adam steps at most; 0 for L-BFGS alone.
         learning_rate: of Adam; with `decay` it falls to 1 % along a cosine.
         decay: whether the learning rate falls.
         collocation_points: points at which the residual is taken, per step.
@@ -88,7 +92,7 @@ class TrainingSettings(Declared):
 
     recipe: Literal["variable_projection", "trained_heads"]
     readouts: PositiveInt
-    steps: PositiveInt
+    steps: NonNegativeInt
     learning_rate: PositiveFloat
     decay: bool
     collocation_points: PositiveInt
@@ -105,6 +109,8 @@ class TrainingSettings(Declared):
         for name in foreign:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} does not apply to the recipe {self.recipe}")
+        if self.steps == 0 and self.lbfgs is None:
+            raise ValueError("steps: 0 leaves nothing to train with")
         return self
 
 
@@ -117,13 +123,13 @@ class Recipe(Protocol):
         """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""
 
 
-def eliminated_loss(
-    forward: ForwardProblem, trunk: Trunk, quadrature: Quadrature, tasks: Tasks, reference=None
+def eliminated_losses(
+    forward: ForwardProblem, trunk: Trunk, quadrature: Quadrature, tasks: Tasks, reference: JetValues | None = None
 ) -> tuple[dict[str, Tensor], Evaluated]:
-    """Terms of the loss of a trunk, each task with the best readout that the trunk allows.
+    """Terms of the loss of each task with the best readouts that the trunk allows, and the features behind them.
 
-    For each task the best readout w*(R) of the trunk R is found by least squares; by the envelope theorem
-    the gradient of the task's loss by R is the one with w* held fixed.
+    The best readouts w*(R) of the trunk R are found by least squares; by the envelope theorem the gradient
+    of a task's loss by R is the one with w* held fixed.
 
     Args:
         forward: the forward problem.
@@ -138,7 +144,11 @@ def eliminated_loss(
     evaluated = forward.evaluate(trunk, quadrature.points)
     readouts, linearised = forward.solve_fast(evaluated, quadrature, tasks, reference)
     readouts = readouts.to(trunk.domain.dtype)
-    return forward.loss(evaluated, quadrature.points, tasks, readouts, linearised, reference), evaluated
+    return forward.losses(evaluated, quadrature.points, tasks, readouts, linearised, reference), evaluated
+
+
+def _means(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values.mean() for name, values in losses.items()}
 
 
 class VariableProjection:
@@ -160,34 +170,47 @@ class VariableProjection:
         rng = np.random.default_rng([self.settings.seed, step])
         tasks = self.problem.sample_tasks(self.settings.readouts, rng)
         drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
-        return eliminated_loss(self.forward, trunk, drawn, tasks)
+        losses, evaluated = eliminated_losses(self.forward, trunk, drawn, tasks)
+        return _means(losses), evaluated
 
 
-def covering_tasks(problem: Problem, count: int, seed: int) -> Tasks:
+def covering_tasks(problem: Problem, count: int, rng: np.random.Generator) -> Tasks:
     """Tasks that cover the ranges and crowd towards their ends, where the solutions are hardest to span.
 
-    A Latin hypercube, along each axis at the Chebyshev nodes of the range.
+    A Latin hypercube with the density of the Chebyshev nodes along each axis.
     """
     ranges = np.array([*problem.parameters.values(), *problem.free_initial.values()], dtype=float)
-    unit = qmc.LatinHypercube(len(ranges), scramble=False, rng=np.random.default_rng(seed)).random(count)
+    unit = qmc.LatinHypercube(len(ranges), scramble=False, rng=rng).random(count)
     draws = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * (1 - np.cos(np.pi * unit)) / 2
     return Tasks(draws[:, : len(problem.parameters)], draws[:, len(problem.parameters) :])
 
 
-class FixedProjection:
-    """Readouts eliminated for tasks and points that stay the same, as L-BFGS needs it."""
+class CoveringProjection:
+    """Readouts eliminated for tasks that cover the ranges; within a round of L-BFGS nothing changes.
+
+    What is minimised is the mean over the tasks of the root of their loss, relative to the size of the
+    solution where a reference gives it: of the losses themselves few hard tasks would hide all others.
+    """
 
     def __init__(self, problem: Problem, trunk: Trunk, settings: TrainingSettings, forward: ForwardSettings):
-        dtype, chosen = trunk.domain.dtype, settings.lbfgs
-        self.forward = ForwardProblem(problem, forward, dtype)
-        self._tasks = covering_tasks(problem, chosen.tasks, settings.seed)
-        rng = np.random.default_rng(settings.seed)
-        self._points = stratified(problem.domain, chosen.collocation_points, rng, dtype)
+        self.problem, self.settings, self._dtype = problem, settings, trunk.domain.dtype
+        self.forward = ForwardProblem(problem, forward, self._dtype)
+
+    def draw(self, round_number: int) -> None:
+        """Draw the tasks and points of a round."""
+        chosen, rng = self.settings.lbfgs, np.random.default_rng([self.settings.seed, round_number])
+        self._tasks = covering_tasks(self.problem, chosen.tasks, rng)
+        self._points = stratified(self.problem.domain, chosen.collocation_points, rng, self._dtype)
         self._reference = self.forward.reference(self._tasks, self._points.points)
+        self._size: Tensor | float = 1.0
+        if self._reference is not None:
+            values = [self._reference[Jet(field, ())] for field in range(len(self.problem.fields))]
+            self._size = sum(value.square().mean(1) for value in values)
 
     def loss(self, trunk: Trunk) -> tuple[dict[str, Tensor], Evaluated]:
         """Terms of the loss, of which ``loss`` is to be minimised, and the features behind it."""
-        return eliminated_loss(self.forward, trunk, self._points, self._tasks, self._reference)
+        losses, evaluated = eliminated_losses(self.forward, trunk, self._points, self._tasks, self._reference)
+        return {**_means(losses), "loss": (losses["loss"] / self._size).sqrt().mean()}, evaluated
 
 
 def given_tasks(problem: Problem, values: dict[str, list[float]], count: int) -> Tasks:
@@ -238,10 +261,10 @@ class TrainedHeads:
         evaluated = self.forward.evaluate(trunk, self._points)
         ramp = self._settings.residual_ramp
         weight = 1.0 if ramp is None else ramp.weight(step / self._settings.steps)
-        losses = self.forward.loss(
+        losses = self.forward.losses(
             evaluated, self._points, self._tasks, self.heads.readouts, reference=self._reference, residual_weight=weight
         )
-        return losses, evaluated
+        return _means(losses), evaluated
 
 
 RECIPES = {"variable_projection": VariableProjection, "trained_heads": TrainedHeads}

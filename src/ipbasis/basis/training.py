@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ipbasis.basis.forward import Evaluated, ForwardSettings
-from ipbasis.basis.heads import RECIPES, FixedProjection, Recipe, TrainingSettings
+from ipbasis.basis.heads import RECIPES, CoveringProjection, Recipe, TrainingSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
@@ -98,20 +98,27 @@ class _Lbfgs:
     Reference: Liu & Nocedal, Math. Program. 45 (1989) 503.
     """
 
-    def __init__(self, recipe: FixedProjection, trunk: Trunk, training: TrainingSettings):
-        settings = training.lbfgs
-        self._recipe, self.name, self.epochs = recipe, f"{training.recipe} L-BFGS", settings.iterations
+    def __init__(self, recipe: CoveringProjection, trunk: Trunk, training: TrainingSettings):
+        self._recipe, self._settings = recipe, training.lbfgs
+        self.name, self.epochs = f"{training.recipe} L-BFGS", self._settings.iterations
+        self.steps, self.validate_every = self._settings.rounds, self._settings.validate_every
+        self.patience = self._settings.patience
+        self._begin(trunk, 0)
+
+    def _begin(self, trunk: Trunk, step: int) -> None:
+        self._recipe.draw(step)
         self._optimiser = torch.optim.LBFGS(
             trunk.parameters(),
-            max_iter=settings.iterations,
-            history_size=settings.history,
+            max_iter=self._settings.iterations,
+            history_size=self._settings.history,
             line_search_fn="strong_wolfe",
             tolerance_grad=0,
             tolerance_change=0,
         )
-        self.steps, self.validate_every, self.patience = settings.rounds, settings.validate_every, settings.patience
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
+        if self._settings.redraw and step > 0:
+            self._begin(trunk, step)
         return self._recipe.loss(trunk)
 
     def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
@@ -127,10 +134,12 @@ class _Lbfgs:
         self._optimiser.step(closure)
 
     def state(self) -> dict:
-        return {"optimiser": self._optimiser.state_dict()}
+        # where the next round draws its own tasks it starts from the trunk alone
+        return {} if self._settings.redraw else {"optimiser": self._optimiser.state_dict()}
 
     def restore(self, state: Mapping) -> None:
-        self._optimiser.load_state_dict(state["optimiser"])
+        if state:
+            self._optimiser.load_state_dict(state["optimiser"])
 
 
 class _Session:
@@ -276,6 +285,6 @@ def train(
     if settings.lbfgs is not None:
         trunk.load_state_dict(session.best_trunk)
         trunk.double()
-        fixed = FixedProjection(problem, trunk, settings, forward)
-        session.run(_Lbfgs(fixed, trunk, settings), position)
+        covering = CoveringProjection(problem, trunk, settings, forward)
+        session.run(_Lbfgs(covering, trunk, settings), position)
     return session.finish()
