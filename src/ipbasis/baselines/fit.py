@@ -47,7 +47,7 @@ class Fit:
     """Outcome of a baseline for one query.
 
     Args:
-        parameters: (P,), NaN where it failed or the equations as solved do not contain the parameter.
+        parameters: (P,), NaN where it failed, or where one is neither given nor in the equations as solved.
         terms: (n, terms) unknown terms along the fitted solution, at the points of observation.
         loss: at the end.
         seconds: for all of it.

@@ -133,9 +133,8 @@ class Pinn(nn.Module):
 
     @torch.no_grad()
     def estimates(self, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters (P,), NaN where the equations do not contain one, and terms (n, terms) at points (n, d)."""
-        nan = torch.full_like(self.known, torch.nan)
-        parameters = torch.where(self._occurs, self.parameters_in_use(), nan)
+        """Parameters (P,), NaN where one is neither given nor in the equations, and terms (n, terms) at points."""
+        parameters = torch.where(self._occurs, self.parameters_in_use(), self.known)
         terms = self.terms(self.trunk(points)[()] @ self.readout.T)
         return parameters.double().numpy(), terms.double().numpy()
 
