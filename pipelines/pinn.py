@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from ipbasis.baselines.fit import Fit, Snapshot
+from ipbasis.baselines.fit import Fit, Snapshot, best_so_far
 from ipbasis.baselines.pinn import PinnSettings, fit_pinn
 from ipbasis.baselines.time_to_accuracy import time_to_accuracy
 from ipbasis.basis.network import TrunkSettings
@@ -46,8 +46,8 @@ def error(settings: Settings, question: Question, snapshot: Snapshot) -> float:
 
 
 def history(settings: Settings, question: Question, done: Fit) -> pd.DataFrame:
-    """The training of one query: ``step``, ``seconds``, ``loss``, ``error``."""
-    rows = [(s.step, s.seconds, s.loss, error(settings, question, s)) for s in done.history]
+    """The training of one query, the best state so far: ``step``, ``seconds``, ``loss``, ``error``."""
+    rows = [(s.step, s.seconds, s.loss, error(settings, question, s)) for s in best_so_far(done.history)]
     return pd.DataFrame(rows, columns=["step", "seconds", "loss", "error"])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ipbasis.baselines.fit import Query, Stopwatch
+from ipbasis.baselines.fit import Query, Snapshot, Stopwatch, best_so_far
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares
 from ipbasis.baselines.pinn import Misfit, Pinn, PinnSettings, TermNetworks, fit_pinn
 from ipbasis.basis.network import TrunkSettings
@@ -112,7 +112,8 @@ def test_pinn_approaches_the_parameters(oscillator):
     assert [row.step for row in found.history] == [0, 100, 200, 300, 400, 500]
     assert [row.seconds for row in found.history] == sorted(row.seconds for row in found.history)
     assert found.effort == 500
-    assert found.history[-1].parameters.tolist() == found.parameters.tolist()
+    best = min(found.history, key=lambda row: row.loss)
+    assert found.parameters.tolist() == best.parameters.tolist()
 
 
 def test_pinn_holds_known_parameters_and_learns_unknown_terms(lotka_volterra):
@@ -222,6 +223,16 @@ def test_terms_of_different_fields_have_networks_of_their_own():
     assert h[0] == h[1] != h[2]
     assert g[0] == g[2] != g[1]
     assert f[0] != h[0]
+
+
+def test_the_state_with_the_smallest_loss_is_kept():
+    losses = [np.nan, 3.0, 5.0, 1.0, np.nan, 2.0]
+    history = [Snapshot(10 * i, float(i), loss, np.array([i]), np.empty((0, 0))) for i, loss in enumerate(losses)]
+    kept = best_so_far(history)
+    assert [row.step for row in kept] == [0, 10, 20, 30, 40, 50]
+    assert [row.seconds for row in kept] == [0, 1, 2, 3, 4, 5]
+    assert [row.parameters.item() for row in kept] == [0, 1, 1, 3, 3, 3]
+    assert [row.loss for row in kept[1:]] == [3, 3, 1, 1, 1]
 
 
 def test_a_pause_does_not_count():

@@ -1,9 +1,9 @@
 """What a baseline gets, and what it gives, for one query."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Fit:
     Args:
         parameters: (P,), NaN where it failed, or where one is neither given nor in the equations as solved.
         terms: (n, terms) unknown terms along the fitted solution, at the points of observation.
-        loss: at the end.
+        loss: of the estimates.
         seconds: for all of it.
         effort: optimiser steps, or solutions of the equation.
         history: states on the way, where the baseline is trained.
@@ -61,6 +61,15 @@ class Fit:
     seconds: float
     effort: int
     history: list[Snapshot] = field(default_factory=list)
+
+
+def best_so_far(history: Sequence[Snapshot]) -> list[Snapshot]:
+    """What one would hold after each record if the state with the smallest loss is kept."""
+    kept: list[Snapshot] = []
+    for now in history:
+        best = now if not kept or not kept[-1].loss <= now.loss else kept[-1]
+        kept.append(replace(best, step=now.step, seconds=now.seconds))
+    return kept
 
 
 class Stopwatch:

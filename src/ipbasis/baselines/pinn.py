@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ipbasis.baselines.fit import Fit, Query, Snapshot, Stopwatch
+from ipbasis.baselines.fit import Fit, Query, Snapshot, Stopwatch, best_so_far
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.operators import conditions
 from ipbasis.basis.quadrature import equispaced
@@ -233,7 +233,7 @@ def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, sett
 
     Loss: physics_weight × mean squared residual + condition_weight × mean squared misfit to initial and
     boundary conditions + mean squared data misfit, the form of the published online recipe, with every
-    weight of the network free.
+    weight of the network free. The recorded state with the smallest loss is kept.
 
     Args:
         problem: the problem.
@@ -261,5 +261,5 @@ def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, sett
     _adam(model, loss, collocation, settings, record)
     steps = settings.steps + _lbfgs(model, loss, settings, record)
     record(steps)
-    last = history[-1]
-    return Fit(last.parameters, last.terms, last.loss, last.seconds, steps, history)
+    kept = best_so_far(history)[-1]
+    return Fit(kept.parameters, kept.terms, kept.loss, kept.seconds, steps, history)
