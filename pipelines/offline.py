@@ -4,7 +4,7 @@ import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
-from ipbasis.evaluation.figures import plot_training
+from ipbasis.evaluation.comparison_figures import plot_training
 from ipbasis.evaluation.tables import combine
 from ipbasis.tracking import Tracker
 from pipelines.common import DATA, Settings, run_stage

@@ -92,6 +92,7 @@ def offline_row(settings: Settings, basis: Basis, trained: Training) -> dict:
         "width": settings["basis"]["width"],
         "epochs": trained.history[-1]["step"],
         "learning_rate": training["learning_rate"],
+        "derivative_mode": "forward",
         **settings["observations"]["training_label"],
         "validation_queries": settings["offline"]["validation"]["queries"],
         "train_loss": trained.best["loss"],
