@@ -90,8 +90,8 @@ def test_models_reports_and_figures_are_there(pipeline, problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_pinn_and_ipbasis_answer_the_same_queries(pipeline, problem):
     rows = table(pipeline, f"{PROBLEMS[problem]['table']}_pinn")
-    counts = rows[rows["source"] != "published"].groupby("source").size()
-    assert counts["ipbasis"] == counts["pinn"]
+    queries = {source: set(own["query"]) for source, own in rows.groupby("source") if source != "published"}
+    assert queries["ipbasis"] == queries["pinn"] != set()
     reached = table(pipeline, f"{PROBLEMS[problem]['table']}_time_to_accuracy")
     assert {"level", "pinn_seconds", "ipbasis_seconds", "ipbasis_error", "times_faster"} <= set(reached)
 
