@@ -67,8 +67,8 @@ def best_so_far(history: Sequence[Snapshot]) -> list[Snapshot]:
     """What one would hold after each record if the state with the smallest loss is kept."""
     kept: list[Snapshot] = []
     for now in history:
-        best = now if not kept or not kept[-1].loss <= now.loss else kept[-1]
-        kept.append(replace(best, step=now.step, seconds=now.seconds))
+        better = not kept or now.loss < kept[-1].loss or np.isnan(kept[-1].loss)
+        kept.append(now if better else replace(kept[-1], step=now.step, seconds=now.seconds))
     return kept
 
 
