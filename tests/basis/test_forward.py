@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from ipbasis.basis.accuracy import measure_accuracy
 from ipbasis.basis.compression import CompressionSettings, compress
 from ipbasis.basis.forward import ForwardProblem
-from ipbasis.basis.network import Trunk
+from ipbasis.basis.heads import eliminated_losses
+from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.operators import Operators, conditions, residual_factor, theta
 from ipbasis.basis.quadrature import gauss_legendre, stratified
 from ipbasis.errors import InputError
+from ipbasis.problem import Problem
 from ipbasis.reference.ode import integrate
 
 
@@ -129,9 +131,199 @@ def test_operators_hold_coefficients_that_depend_on_the_coordinates(quantum_osci
     assert torch.allclose(rows[position, 1, :, 0], points[:, 1] ** 2 / 2)
 
 
-def test_equations_without_affine_split_are_refused(lotka_volterra):
-    with pytest.raises(InputError, match="affine split"):
-        ForwardProblem(lotka_volterra, FORWARD, torch.float64)
+def lotka_volterra_known(**changes) -> Problem:
+    values = {
+        "name": "lotka_volterra",
+        "coordinates": {"t": [0, 10]},
+        "fields": ["x", "y"],
+        "parameters": {name: [0.5, 1.5] for name in ("alpha", "beta", "gamma", "delta")},
+        "equations": ["x_t - alpha*x + beta*x*y", "y_t + gamma*y - delta*x*y"],
+        "initial": {"x": [0.5, 2], "y": [0.5, 2]},
+    }
+    return Problem(**{**values, **changes})
+
+
+LINEARISED = FORWARD.model_copy(update={"condition_weight": 10.0, "linearise": "reference"})
+
+
+def solved_on(problem, width, forward, tasks):
+    """(tasks, n, F) forward solutions on an untrained trunk, and the exact ones, at 200 points."""
+    settings = TrunkSettings(width=width, depth=2, dtype="float64", first_layer_scale=5)
+    trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
+    quadrature = gauss_legendre(problem.domain, 200)
+    solver = ForwardProblem(problem, forward, torch.float64)
+    evaluated = solver.evaluate(trunk, quadrature.points)
+    readouts = solver.solve(evaluated, quadrature, tasks).readouts
+    values = torch.einsum("nk,tfk->tnf", evaluated.features[()], readouts).numpy()
+    return values, integrate(problem, tasks, quadrature.points[:, 0].numpy())
+
+
+def test_one_linear_solve_about_the_reference_is_exact_to_second_order():
+    """Against six linear solves, each about the solution before: the difference falls faster than the error."""
+    problem = lotka_volterra_known()
+    tasks = problem.sample_tasks(20, np.random.default_rng(0))
+    errors, differences = [], []
+    for width in (20, 28, 36):
+        once, exact = solved_on(problem, width, LINEARISED, tasks)
+        often, _ = solved_on(problem, width, LINEARISED.model_copy(update={"newton_steps": 6}), tasks)
+        errors.append(np.median(np.abs(often - exact).max((1, 2))))
+        differences.append(np.median(np.abs(often - once).max((1, 2))))
+    assert errors[0] > 20 * errors[1] > 400 * errors[2]
+    order = np.log(differences[0] / differences[2]) / np.log(errors[0] / errors[2])
+    assert order > 1.65  # 2 for small errors
+
+
+def test_data_draw_the_forward_solution_to_the_reference():
+    problem = lotka_volterra_known()
+    tasks = problem.sample_tasks(20, np.random.default_rng(0))
+    alone, exact = solved_on(problem, 10, LINEARISED, tasks)
+    drawn, _ = solved_on(problem, 10, LINEARISED.model_copy(update={"data_weight": 1e3}), tasks)
+    assert np.square(drawn - exact).mean() < np.square(alone - exact).mean() / 10
+
+
+def test_linear_equations_without_affine_split_need_no_reference():
+    """A parameter within a function of the coordinate: linear in u all the same."""
+    problem = Problem(
+        name="modulated",
+        coordinates={"t": [0, 2]},
+        fields=["u"],
+        parameters={"a": [0.5, 1.5]},
+        equations=["u_t + sin(a*t)*u"],
+        initial={"u": [0.5, 2]},
+    )
+    assert problem.system.affine is None
+    values, exact = solved_on(problem, 40, FORWARD, problem.sample_tasks(10, np.random.default_rng(0)))
+    assert np.abs(values - exact).max() < 1e-7
+
+
+@pytest.mark.parametrize("name", ["quantum_oscillator", "oscillator", "lotka_volterra"])
+def test_normal_equations_give_the_same_readouts(name, request):
+    problem = lotka_volterra_known() if name == "lotka_volterra" else request.getfixturevalue(name)
+    changes = {"rank_tolerance": 1e-6, "condition_points": 11, "boundary_weight": 3.0}
+    forward = (LINEARISED if name == "lotka_volterra" else FORWARD).model_copy(update=changes)
+    trunk = Trunk(problem.domain, TRUNK, torch.Generator().manual_seed(0)).requires_grad_(False)
+    quadrature = gauss_legendre(problem.domain, 20 if name == "quantum_oscillator" else 100)
+    solver = ForwardProblem(problem, forward, torch.float64)
+    tasks = problem.sample_tasks(7, np.random.default_rng(0))
+    evaluated = solver.evaluate(trunk, quadrature.points)
+    slow = solver.solve(evaluated, quadrature, tasks)
+    fast, _ = solver.solve_fast(evaluated, quadrature, tasks)
+    assert torch.allclose(fast, slow.readouts, rtol=0, atol=1e-6 * slow.readouts.abs().max())
+
+
+def test_boundary_and_initial_errors_have_weights_of_their_own(quantum_oscillator):
+    """The heavier the boundary, the smaller its error, at the cost of the rest."""
+    trunk = Trunk(quantum_oscillator.domain, TRUNK, torch.Generator().manual_seed(0)).requires_grad_(False)
+    quadrature = stratified(quantum_oscillator.domain, 600, np.random.default_rng(0), torch.float64)
+    tasks = quantum_oscillator.sample_tasks(3, np.random.default_rng(0))
+    found = []
+    for weight in (1e-3, 1e3):
+        forward = FORWARD.model_copy(
+            update={"condition_weight": 1.0, "boundary_weight": weight, "condition_points": 30, "rank_tolerance": 1e-6}
+        )
+        solver = ForwardProblem(quantum_oscillator, forward, torch.float64)
+        evaluated = solver.evaluate(trunk, quadrature.points)
+        readouts = solver.solve(evaluated, quadrature, tasks).readouts
+        found.append(solver.losses(evaluated, quadrature.points, tasks, readouts))
+    light, heavy = found
+    assert (heavy["bc_loss"] < light["bc_loss"] / 10).all()
+    assert (heavy["ode_loss"] + heavy["ic_loss"] > light["ode_loss"] + light["ic_loss"]).all()
+    expected = heavy["ode_loss"] + heavy["ic_loss"] + 1e3 * heavy["bc_loss"]
+    assert torch.allclose(heavy["loss"], expected)
+
+
+def directional_derivatives(problem, trunk, forward, points, step):
+    """Derivatives of the eliminated loss along three random directions: by the gradient, and by differences."""
+    rng = np.random.default_rng(0)
+    solver = ForwardProblem(problem, forward, torch.float64)
+    tasks = problem.sample_tasks(8, rng)
+    quadrature = stratified(problem.domain, points, rng, torch.float64)
+    reference = solver.reference(tasks, quadrature.points)
+
+    def loss():
+        return eliminated_losses(solver, trunk, quadrature, tasks, reference)[0]["loss"].mean()
+
+    parameters = list(trunk.parameters())
+    gradient = torch.autograd.grad(loss(), parameters)
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(3):
+        direction = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+        values = []
+        with torch.no_grad():
+            for move in (step, -2 * step, step):
+                for parameter, part in zip(parameters, direction, strict=True):
+                    parameter += move * part
+                values.append(loss().item())
+        slope = sum((g * d).sum().item() for g, d in zip(gradient, direction, strict=True))
+        found.append((slope, (values[0] - values[1]) / (2 * step)))
+    return np.array(found).T
+
+
+def test_gradient_of_the_eliminated_loss_of_a_nonlinear_problem():
+    """The envelope theorem on the trunk that is trained; without the ridge, rounding errors drown the gradient."""
+    problem = lotka_volterra_known(initial={"x": [0, 2], "y": [0, 2]})
+    settings = TrunkSettings(width=64, depth=4, dtype="float64", first_layer_scale=7)
+    slopes = {}
+    for ridge in (0.0, 1e-14):
+        trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0))
+        forward = LINEARISED.model_copy(update={"ridge": {"float64": ridge}})
+        slopes[ridge] = directional_derivatives(problem, trunk, forward, 150, 1e-4)
+    by_gradient, by_differences = slopes[1e-14]
+    assert np.allclose(by_gradient, by_differences, rtol=0, atol=0.02 * np.abs(by_differences).max())
+    by_gradient, by_differences = slopes[0.0]
+    assert np.abs(by_gradient).max() > 1e3 * np.abs(by_differences).max()
+
+
+def test_gradient_of_the_eliminated_loss_of_a_partial_differential_equation(quantum_oscillator):
+    trunk = Trunk(
+        quantum_oscillator.domain,
+        TrunkSettings(width=30, depth=3, dtype="float64", first_layer_scale=2),
+        torch.Generator().manual_seed(0),
+    )
+    changes = {"condition_weight": 10.0, "condition_points": 20, "ridge": {"float64": 1e-12}}
+    found = directional_derivatives(quantum_oscillator, trunk, FORWARD.model_copy(update=changes), 300, 1e-4)
+    assert np.allclose(*found, rtol=1e-4, atol=1e-4 * np.abs(found).max())
+
+
+def test_what_cannot_be_solved_forward_is_refused(lotka_volterra):
+    with pytest.raises(InputError, match="without unknown terms"):
+        ForwardProblem(lotka_volterra, LINEARISED, torch.float64)
+    with pytest.raises(InputError, match=r"forward\.linearise: reference"):
+        ForwardProblem(lotka_volterra_known(), FORWARD, torch.float64)
+    burgers = Problem(
+        name="burgers",
+        coordinates={"t": [0, 1], "x": [0, 1]},
+        fields=["u"],
+        parameters={"nu": [0.01, 0.1]},
+        equations=["u_t + u*u_x - nu*u_xx"],
+        initial={"u": "sin(pi*x)"},
+        boundary=[{"at": {"x": 0}, "equations": ["u"]}, {"at": {"x": 1}, "equations": ["u"]}],
+    )
+    with pytest.raises(InputError, match="burgers: nonlinear equations need a reference solution"):
+        ForwardProblem(burgers, LINEARISED, torch.float64)
+
+
+def test_too_few_points_are_told(quantum_oscillator):
+    trunk = Trunk(quantum_oscillator.domain, TRUNK, torch.Generator().manual_seed(0)).requires_grad_(False)
+    quadrature = stratified(quantum_oscillator.domain, 10, np.random.default_rng(0), torch.float64)
+    solver = ForwardProblem(quantum_oscillator, FORWARD, torch.float64)
+    evaluated = solver.evaluate(trunk, quadrature.points)
+    with pytest.raises(InputError, match="10 collocation points are too few"):
+        solver.solve(evaluated, quadrature, quantum_oscillator.sample_tasks(2, np.random.default_rng(0)))
+
+
+def test_accuracy_tells_usual_and_worst_tasks_and_the_best_that_the_span_allows():
+    problem = lotka_volterra_known(initial={"x": [0, 2], "y": [0, 2]})
+    settings = TrunkSettings(width=30, depth=2, dtype="float64", first_layer_scale=5)
+    trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0))
+    quadrature = gauss_legendre(problem.domain, 200)
+    tasks = problem.sample_tasks(30, np.random.default_rng(1))
+    truth = integrate(problem, tasks, quadrature.points[:, 0].numpy())
+    accuracy = measure_accuracy(problem, trunk, quadrature, LINEARISED, tasks, truth)
+    assert accuracy.median_residual < accuracy.residual < accuracy.worst_residual
+    assert accuracy.approximation < accuracy.solution
+    assert accuracy.floor == accuracy.approximation
 
 
 @pytest.mark.parametrize("degree", [3, 7])

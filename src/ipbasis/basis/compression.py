@@ -46,7 +46,7 @@ def compress(
         evaluated = solver.evaluate(features, quadrature.points).detached()
     root = quadrature.weights.double().sqrt()[:, None]
     weighted = {index: values * root for index, values in evaluated.features.items()}
-    energy = energy_coordinates(weighted, problem.domain, forward.rank_tolerance)
+    energy = energy_coordinates(weighted, problem.domain, forward.rank_tolerance_of(quadrature.points.dtype))
     tasks = problem.sample_tasks(settings.tasks, np.random.default_rng(settings.seed))
     readouts = solver.solve(evaluated, quadrature, tasks).readouts
     inside = torch.linalg.lstsq(energy, readouts.flatten(0, 1).T, driver="gelsd").solution  # (r, tasks F)

@@ -27,7 +27,9 @@ class ForwardSettings(Declared):
         condition_weight: weight of squared initial and boundary errors against the mean squared residual.
         condition_points: points along each part of the boundary.
         rank_tolerance: directions of the features below this share of the largest are not used; it keeps
-            the readouts from building on rounding errors.
+            the readouts from building on rounding errors. One for each number type of the features, or one.
+            In float32 it also decides what is learnt: with few directions cut, a trunk learns features so
+            steep that their residual vanishes at the collocation points of a step and nowhere else.
         boundary_weight: weight of the boundary errors, where it differs from that of the initial errors.
         data_weight: weight of the mean squared error against the reference solution; 0 for the equation alone.
         ridge: weight of the sum of squared readouts, by number type of the features. Where features nearly
@@ -41,12 +43,25 @@ class ForwardSettings(Declared):
 
     condition_weight: PositiveFloat
     condition_points: PositiveInt
-    rank_tolerance: PositiveFloat
+    rank_tolerance: PositiveFloat | dict[Literal["float32", "float64"], PositiveFloat]
     boundary_weight: PositiveFloat | None = None
     data_weight: NonNegativeFloat = 0.0
     ridge: dict[Literal["float32", "float64"], NonNegativeFloat] = {}
     linearise: Literal["reference"] | None = None
     newton_steps: PositiveInt = 1
+
+    def rank_tolerance_of(self, dtype: torch.dtype) -> float:
+        """The rank tolerance for features of a number type.
+
+        Raises:
+            InputError: if there is none for it.
+        """
+        if isinstance(self.rank_tolerance, float):
+            return self.rank_tolerance
+        name = str(dtype).removeprefix("torch.")
+        if name not in self.rank_tolerance:
+            raise InputError(f"forward.rank_tolerance: no value for {name}")
+        return self.rank_tolerance[name]
 
     def without_training_terms(self) -> "ForwardSettings":
         """The equation and its conditions alone, as the accuracy of a basis is measured."""
@@ -124,7 +139,7 @@ def energy_coordinates(features: Mapping[MultiIndex, Tensor], domain: np.ndarray
     half = (domain[:, 1] - domain[:, 0]) / 2
     blocks = [values * np.prod(half[list(index)]) for index, values in features.items()]
     _, triangular = torch.linalg.qr(torch.cat(blocks), mode="r")
-    _, size, directions = torch.linalg.svd(triangular)
+    _, size, directions = torch.linalg.svd(triangular, full_matrices=False)
     keep = size > tolerance * size[0]
     return directions[keep].T / size[keep]
 
@@ -178,6 +193,7 @@ class ForwardProblem:
             if not has_reference(problem):
                 raise InputError(f"{problem.name}: nonlinear equations need a reference solution to linearise about")
         self.problem, self.settings = problem, settings
+        self._rank_tolerance = settings.rank_tolerance_of(dtype)
         self._ridge = settings.ridge.get(str(dtype).removeprefix("torch."), 0.0)
         self._conditions = conditions(problem, settings.condition_points, dtype)
         weight = settings.condition_weight
@@ -257,7 +273,7 @@ class ForwardProblem:
         evaluated, fields = evaluated.detached(), len(self.problem.fields)
         root = quadrature.weights.double().sqrt()
         weighted = {index: values * root[:, None] for index, values in evaluated.features.items()}
-        energy = energy_coordinates(weighted, self.problem.domain, self.settings.rank_tolerance)
+        energy = energy_coordinates(weighted, self.problem.domain, self._rank_tolerance)
         weight = self._weights.double().sqrt()
         conditions = (evaluated.condition_rows.unflatten(1, (fields, -1)) @ energy).flatten(1)
         rows, targets = [weight[:, None] * conditions], [weight * self.targets(tasks).double()]
