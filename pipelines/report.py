@@ -101,9 +101,14 @@ def _repeated(settings: Settings, online: pd.DataFrame) -> list[str]:
     here = online[online["source"] == "paper_recipe"].set_index(keys)[errors]
     ratio = (here / published.set_index(keys)[errors]).stack().dropna()
     within = (ratio <= 3).mean()
+    budgets = settings["profile"]["problems"]
+    offline = budgets[settings["basis"]["problem"]]["offline"]
+    online_steps = settings["budget"]["online"]["steps"]["paper_recipe"]
     return [
         "## The published recipe, here and in the paper",
         f"Errors of paper_recipe over the published ones, cell by cell: {ratio.min():.2g} to {ratio.max():.2g}, median "
-        f"{np.median(ratio):.2g}; {within:.0%} of them are at most 3.",
+        f"{np.median(ratio):.2g}; {within:.0%} of them are at most 3. This profile trains the published bases for "
+        f"{offline['steps']['paper_recipe']} steps and answers with {online_steps} (profile `paper`: as published). "
+        "What the faults of the published data amount to is in [`published_data.csv`](tables/published_data.csv).",
         *settings["report"].get("notes", []),
     ]
