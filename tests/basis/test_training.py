@@ -6,12 +6,13 @@ import torch
 
 from ipbasis.basis.accuracy import measure_accuracy
 from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.heads import TrainingSettings
-from ipbasis.basis.network import TrunkSettings
+from ipbasis.basis.heads import LbfgsSettings, ResidualRamp, TrainingSettings, covering_tasks
+from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import gauss_legendre
 from ipbasis.basis.training import train
 from ipbasis.errors import InputError
 from ipbasis.inverse.validation import AdamValidator, ValidationSettings
+from ipbasis.problem import Problem, problem_directory
 from ipbasis.reference.ode import integrate
 
 FORWARD = ForwardSettings(condition_weight=1, condition_points=1, rank_tolerance=1e-3)
@@ -168,6 +169,144 @@ def test_seeds_decide(oscillator):
     assert first != other
 
 
-def test_nonlinear_problems_are_refused(lotka_volterra):
-    with pytest.raises(InputError, match="affine split"):
-        train(lotka_volterra, SMALL, settings("variable_projection"), FORWARD, Scores())
+def lotka_volterra_known() -> Problem:
+    return Problem.from_yaml(problem_directory() / "lotka_volterra.yaml")
+
+
+def lbfgs(**changes):
+    base = {
+        "rounds": 4, "iterations": 5, "redraw": False, "tasks": 8, "collocation_points": 60, "history": 10,
+        "validate_every": 1, "patience": None,
+    }  # fmt: skip
+    return LbfgsSettings(**{**base, **changes})
+
+
+RIDGE = ForwardSettings(
+    condition_weight=10, condition_points=1, rank_tolerance=1e-12, ridge={"float64": 1e-12}, linearise="reference"
+)
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_lbfgs_lowers_the_residual_of_unseen_tasks(redraw):
+    """A nonlinear problem on a trunk too small to span its solutions untrained: less than 60 % of the residual."""
+    problem = lotka_volterra_known().with_ranges(initial={"x": [0.5, 2], "y": [0.5, 2]})
+    chosen = settings("variable_projection", steps=0, lbfgs=lbfgs(rounds=8, tasks=40, redraw=redraw))
+    trunk = TrunkSettings(width=20, depth=2, dtype="float64", first_layer_scale=5)
+    history = train(problem, trunk, chosen, RIDGE, Residuals(problem, RIDGE)).history
+    assert history[-1]["score"] < 0.6 * history[0]["score"]
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+@pytest.mark.parametrize("cut", [3, 9, 12])
+def test_resumed_lbfgs_is_the_same_bit_for_bit(oscillator, tmp_path, redraw, cut):
+    """Cut off during Adam, at the first round of L-BFGS, and between later rounds; float32 until then."""
+    chosen = settings("variable_projection", steps=8, validate_every=4, lbfgs=lbfgs(redraw=redraw))
+    small = TrunkSettings(width=8, depth=2, dtype="float32")
+
+    class Cut(Scores):
+        def __call__(self, *arguments):
+            if self.calls >= cut:
+                raise CutOffError
+            return super().__call__(*arguments)
+
+    whole = train(oscillator, small, chosen, RIDGE, Scores())
+    checkpoint = tmp_path / "state.pt"
+    with pytest.raises(CutOffError):
+        train(oscillator, small, chosen, RIDGE, Cut(), checkpoint, checkpoint_seconds=0)
+    resumed = train(oscillator, small, chosen, RIDGE, Scores(), checkpoint, checkpoint_seconds=0)
+    for one, other in zip(whole.trunk.parameters(), resumed.trunk.parameters(), strict=True):
+        assert one.dtype == torch.float64
+        assert torch.equal(one, other)
+    assert resumed.history == whole.history
+    assert [row["step"] for row in whole.history] == [0, 4, 8, 13, 18, 23, 28]
+    assert not checkpoint.exists()
+
+
+def test_lbfgs_starts_from_the_best_trunk_of_adam_and_has_its_own_patience(oscillator):
+    scores = [3.0, 1.0, 2.0, 2.5, 0.5, 0.7, 0.6]
+    chosen = settings("variable_projection", validate_every=1, patience=2, lbfgs=lbfgs(rounds=9, patience=2))
+    trained = train(oscillator, SMALL, chosen, FORWARD, Scores(scores))
+    # Adam stops at step 3; rounds of 5 iterations follow
+    assert [row["step"] for row in trained.history] == [0, 1, 2, 3, 8, 13, 18]
+    assert trained.best["step"] == 13 - 5
+    assert not scores
+
+
+def test_covering_tasks_reach_the_ends_of_every_range():
+    problem = lotka_volterra_known()
+    tasks = covering_tasks(problem, 50, np.random.default_rng(0))
+    values = np.hstack([tasks.parameters, tasks.initial])
+    ranges = np.array([*problem.parameters.values(), *problem.free_initial.values()])
+    unit = (values - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
+    nodes = (1 - np.cos(np.pi * (np.arange(50) + 0.5) / 50)) / 2
+    assert np.allclose(np.sort(unit, axis=0), nodes[:, None])
+    assert np.abs(np.corrcoef(unit.T) - np.eye(6)).max() < 0.5
+
+
+def test_published_recipe_of_a_nonlinear_problem():
+    """Residual, initial values and data; every term is noted under its name in the tables."""
+    problem = lotka_volterra_known()
+    forward = ForwardSettings(
+        condition_weight=1, condition_points=1, rank_tolerance=1e-6, data_weight=1, linearise="reference"
+    )
+    chosen = settings("trained_heads", steps=400, learning_rate=1e-2, collocation_points=50, validate_every=400)
+    first, last = train(problem, SMALL, chosen, forward, Scores()).history
+    assert last["loss"] < first["loss"] / 5
+    for row in (first, last):
+        assert row["loss"] == pytest.approx(row["ode_loss"] + row["ic_loss"] + row["data_loss"])
+
+
+def test_published_recipe_with_given_tasks_and_a_growing_residual(quantum_oscillator):
+    forward = ForwardSettings(
+        condition_weight=1, boundary_weight=1e-3, condition_points=10, rank_tolerance=1e-3, data_weight=1
+    )
+    ramp = ResidualRamp(begin=0.25, end=0.75, low=0.1, high=0.5)
+    chosen = settings(
+        "trained_heads", steps=8, readouts=3, tasks={"k": [0, 1, 4]}, residual_ramp=ramp, validate_every=1,
+        collocation_points=100,
+    )  # fmt: skip
+    history = train(quantum_oscillator, SMALL, chosen, forward, Scores()).history
+    weights = [0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
+    for row, weight in zip(history, weights, strict=True):
+        rest = row["ic_loss"] + 1e-3 * row["bc_loss"] + row["data_loss"]
+        assert row["loss"] == pytest.approx(rest + weight * row["ode_loss"])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [({"k": [0, 1]}, "2 values of k for 3 readouts"), ({"m": [0, 1, 2]}, "m given; quantum_oscillator needs k")],
+)
+def test_given_tasks_must_fit_the_problem(quantum_oscillator, tasks, message):
+    chosen = settings("trained_heads", readouts=3, tasks=tasks)
+    with pytest.raises(InputError, match=message):
+        train(quantum_oscillator, SMALL, chosen, FORWARD, Scores())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("trained_heads", {"lbfgs": lbfgs()}, "lbfgs does not apply to the recipe trained_heads"),
+        ("variable_projection", {"tasks": {"k": [1]}}, "tasks does not apply"),
+        ("variable_projection", {"steps": 0}, "steps: 0 leaves nothing to train with"),
+    ],
+)
+def test_settings_of_another_recipe_are_refused(recipe, changes, message):
+    with pytest.raises(InputError, match=message):
+        settings(recipe, **changes)
+    with pytest.raises(InputError, match="shares of the steps"):
+        ResidualRamp(begin=0.5, end=0.4, low=0, high=1)
+
+
+def test_scale_of_the_first_layer(oscillator):
+    """Weights and biases of the first layer alone are multiplied."""
+    plain, scaled = (
+        Trunk(oscillator.domain, SMALL.model_copy(update={"first_layer_scale": s}), torch.Generator().manual_seed(0))
+        for s in (1.0, 3.0)
+    )
+    for (name, one), other in zip(plain.named_parameters(), scaled.parameters(), strict=True):
+        assert torch.allclose(other, 3 * one if name in ("weight0", "bias0") else one)
+
+
+def test_unknown_terms_are_refused(lotka_volterra):
+    with pytest.raises(InputError, match="without unknown terms"):
+        train(lotka_volterra, SMALL, settings("variable_projection"), RIDGE, Scores())
