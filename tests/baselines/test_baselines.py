@@ -84,6 +84,15 @@ def test_least_squares_without_one_field_and_some_cells_in_any_order(lotka_volte
     assert found.parameters == pytest.approx(tasks.parameters[0], abs=1e-5)
 
 
+def test_least_squares_starts_where_there_is_a_solution(four_parameters):
+    """From the first observation as it is, a number of predators below zero, all solutions go to infinity."""
+    query, tasks = clean(four_parameters, np.linspace(0, 10, 60))
+    query.values[0, 1] = -0.9
+    found = fit_least_squares(four_parameters, query, LEAST_SQUARES)
+    assert np.isfinite(found.loss)
+    assert np.abs(found.parameters - tasks.parameters[0]).max() < 0.5
+
+
 def test_least_squares_where_no_start_has_a_solution_fails_without_a_crash():
     """The solution 5 / (1 - 5 a t) goes to infinity within the domain for every a that is searched."""
     exploding = Problem(

@@ -13,6 +13,7 @@ from ipbasis.reference.terms import term_values
 
 _STEP = 1e-6  # of an unknown's range, for derivatives by central differences
 _SLACK = 0.5  # of an unknown's range: how far beyond either end it is searched
+_MARGIN = 0.05  # of an unknown's range: how far within either end the search starts
 _ITERATIONS = 50
 
 
@@ -68,11 +69,11 @@ class _Model:
         self.evaluations = 0
 
     def start(self, rng: np.random.Generator) -> np.ndarray:
-        """Unknowns to start from: random parameters, initial values as observed."""
+        """Unknowns to start from: random parameters, initial values as observed, all within their ranges."""
         unknowns = rng.uniform(*self._ranges)
         unknowns[self._count :] = self._initial / self._scale[self._count :]
-        low, high = self.bounds
-        return np.clip(unknowns, low + _STEP, high - _STEP)
+        low, high = self._ranges
+        return np.clip(unknowns, low + _MARGIN, high - _MARGIN)
 
     def tasks(self, unknowns: np.ndarray) -> Tasks:
         """The tasks of unknowns (tasks, U)."""
@@ -90,6 +91,13 @@ class _Model:
         """(tasks, observed values) misfit for unknowns (tasks, U)."""
         return (self.fields(unknowns) - self.query.values)[:, self._seen]
 
+    def misfit(self, unknowns: np.ndarray) -> np.ndarray:
+        """(observed values,) misfit for unknowns (U,); NaN where there is no solution, which shortens the step."""
+        try:
+            return self.residuals(unknowns[None])[0]
+        except ArithmeticError:
+            return np.full(self._seen.sum(), np.nan)
+
     def jacobian(self, unknowns: np.ndarray) -> np.ndarray:
         """(observed values, U), all disturbed equations solved together."""
         steps = _STEP * np.eye(len(unknowns))
@@ -105,7 +113,7 @@ def _best_of(
     for _ in range(starts):
         try:
             found = search(start())
-        except (ArithmeticError, ValueError):  # a step led to where the equation cannot be solved
+        except (ArithmeticError, ValueError):  # no solution at the start or close by
             continue
         if best is None or found.cost < best.cost:
             best = found
@@ -132,7 +140,7 @@ def fit_least_squares(problem: Problem, query: Query, settings: LeastSquaresSett
         settings.starts,
         lambda: model.start(rng),
         lambda start: scipy.optimize.least_squares(
-            lambda x: model.residuals(x[None])[0], start, jac=model.jacobian, bounds=model.bounds, max_nfev=_ITERATIONS
+            model.misfit, start, jac=model.jacobian, bounds=model.bounds, max_nfev=_ITERATIONS
         ),
     )
     seconds, effort = clock.seconds, model.evaluations
