@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import chain
 
 import sympy
 import torch
@@ -312,7 +313,7 @@ class Equations:
     def linearised(self) -> Callable[..., list[torch.Tensor]]:
         """The compiled residuals, then their partials by the jets, then by the parameters, see `compiled`."""
         by_jet, by_parameter = self.partials()
-        return self.compiled([*self.residuals, *sum(by_jet, []), *sum(by_parameter, [])])
+        return self.compiled([*self.residuals, *chain(*by_jet), *chain(*by_parameter)])
 
     def compiled(self, expressions: Sequence[sympy.Expr]) -> Callable[..., list[torch.Tensor]]:
         """A PyTorch function ``f(coordinates, jets, parameters)`` of expressions in the equations' names.
