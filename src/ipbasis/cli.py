@@ -115,7 +115,9 @@ def show(basis_dir: Path) -> None:
     click.echo(f"basis        {record.functions} functions, trunk {record.trunk.width} x {record.trunk.depth}")
     click.echo(f"residual     {accuracy.residual:.1e} of the solution's size, on unseen tasks")
     if accuracy.solution is not None:
-        click.echo(f"solution     {accuracy.solution:.1e} relative error, on unseen tasks")
+        click.echo(f"solution     {accuracy.solution:.1e} relative error when solved from conditions, unseen tasks")
+    if accuracy.approximation is not None:
+        click.echo(f"best fit     {accuracy.approximation:.1e} relative error that no readouts avoid, unseen tasks")
     for name, value in record.figures.items():
         click.echo(f"{name:12} {value:.4g}")
     click.echo("versions     " + ", ".join(f"{name} {version}" for name, version in record.versions.items()))
