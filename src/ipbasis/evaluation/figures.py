@@ -52,7 +52,7 @@ def _title(estimates: Estimates, row: int) -> str:
     formulas = [n for n in table if n not in ("query", "status", "message") and isinstance(record[n], str)]
     shown = [] if formulas else [name for name in names if record[f"{name}_std"] != 0]
     found = [f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in shown]
-    lines = [", ".join(found[i : i + 4]) for i in range(0, len(found), 4)] + [f"{f} = {record[f]}" for f in formulas]
+    lines = [", ".join(found[i : i + 3]) for i in range(0, len(found), 3)] + [f"{f} = {record[f]}" for f in formulas]
     if found:
         lines[-1] += "  (95 %)"
     return "\n".join([f"query {record['query']}: {record['status']}", *lines])
