@@ -40,14 +40,14 @@ class GaussNewtonSettings(Declared):
 
 
 @dataclass(frozen=True)
-class _Weights:
+class Weights:
     """Weights of data and physics (equation and conditions) per query: roots of one over the variances."""
 
     data: Tensor
     physics: Tensor
 
-    def select(self, rows: Tensor) -> "_Weights":
-        return _Weights(self.data[rows], self.physics[rows])
+    def select(self, rows: Tensor) -> "Weights":
+        return Weights(self.data[rows], self.physics[rows])
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Point:
         return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
 
 
-def _eliminate(online: Online, parameters: Tensor, weights: _Weights) -> _Point:
+def _eliminate(online: Online, parameters: Tensor, weights: Weights) -> _Point:
     """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
     by_data, by_physics = weights.data[:, None], weights.physics[:, None]
     operator = online.physics.operator(parameters) * by_physics[..., None]
@@ -94,7 +94,7 @@ def _eliminate(online: Online, parameters: Tensor, weights: _Weights) -> _Point:
     return replace(point, readouts=readouts, residual=residual)
 
 
-def _jacobian(online: Online, point: _Point, weights: _Weights) -> tuple[Tensor, Tensor]:
+def _jacobian(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Tensor]:
     """Derivatives by the parameters with the readouts following: of the readouts, and of the residual.
 
     The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
@@ -139,7 +139,7 @@ class _Own:
         return 2 * (self.gradient * step).sum(1) + torch.einsum("bp,bpq,bq->b", step, self.information, step)
 
 
-def _own(online: Online, parameters: Tensor, weights: _Weights, accuracy: Accuracy) -> _Own:
+def _own(online: Online, parameters: Tensor, weights: Weights, accuracy: Accuracy) -> _Own:
     """See `_Own`."""
     queries, count = parameters.shape
     if not online.physics.determined:
@@ -213,7 +213,7 @@ def _information(online: Online, jacobian: Tensor, own: _Own) -> tuple[Tensor, T
     return vectors @ (values[..., None] * vectors.mT), size
 
 
-def _starts(online: Online, weights: _Weights) -> list[Tensor]:
+def _starts(online: Online, weights: Weights) -> list[Tensor]:
     """Parameters to start from, found without a guess.
 
     The middle of the ranges, and least squares on the residual of fits to the data that are smoothed little
@@ -265,7 +265,7 @@ def _start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings) ->
 
 
 def _minimise(
-    online: Online, start: Tensor, weights: _Weights, accuracy: Accuracy, settings: GaussNewtonSettings
+    online: Online, start: Tensor, weights: Weights, accuracy: Accuracy, settings: GaussNewtonSettings
 ) -> tuple[Tensor, Tensor]:
     """Levenberg-Marquardt from given parameters; returns parameters and steps taken."""
     width = online.ranges[:, 1] - online.ranges[:, 0]
@@ -318,7 +318,7 @@ def _balance(online: Online, data: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
 
 
-def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> _Weights:
+def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> Weights:
     """Weights for a noise level: physics by the residual that the basis reaches on its own solutions.
 
     The residual of the best solution in the basis is taken as random with that root mean square in each of
@@ -329,7 +329,7 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     physics = size**0.5 / (accuracy.residual * online.amplitude)
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
-    return _Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
+    return Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
 
 
 def _covariance(online: Online, jacobian: Tensor, own: _Own) -> Tensor:

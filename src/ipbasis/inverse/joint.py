@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics
-from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings
+from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
 from ipbasis.inverse.smoothing import Smooth, smooth
 from ipbasis.inverse.solution import Solution
 
@@ -43,6 +43,15 @@ class _State:
     gradient_data: Tensor
     gradient_physics: Tensor
     normal_physics: Tensor
+
+    def objective(self, weights: Weights) -> Tensor:
+        """(B,) weighted sum of data misfit and mean squared residual."""
+        return weights.data.square() * self.data + weights.physics.square() * self.physics
+
+    def gradient(self, weights: Weights) -> Tensor:
+        """(B, N + P) half the gradient of the objective."""
+        by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
+        return by_data * self.gradient_data + by_physics * self.gradient_physics
 
     def merge(self, other: "_State", rows: Tensor) -> "_State":
         """This state with the queries where `rows` is true taken from another."""
@@ -102,27 +111,8 @@ def _normal(online: Online, state: _State, data: Tensor, physics: Tensor) -> tup
     return normal, scale
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """Roots of the weights of data and physics (B,): one over standard deviations."""
-
-    data: Tensor
-    physics: Tensor
-
-    def select(self, rows: Tensor) -> "_Weights":
-        return _Weights(self.data[rows], self.physics[rows])
-
-    def objective(self, state: _State) -> Tensor:
-        return self.data.square() * state.data + self.physics.square() * state.physics
-
-    def gradient(self, state: _State) -> Tensor:
-        return (
-            self.data.square()[:, None] * state.gradient_data + self.physics.square()[:, None] * state.gradient_physics
-        )
-
-
 def _search(
-    online: Online, state: _State, first: Tensor, weights: _Weights, iterations: int
+    online: Online, state: _State, first: Tensor, weights: Weights, iterations: int
 ) -> tuple[_State, Tensor, Tensor]:
     """Levenberg-Marquardt on unknowns and parameters, the physics weight raised in stages.
 
@@ -146,13 +136,13 @@ def _search(
         normal, scale = _normal(part, state, current.data, current.physics)
         normal.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         factor, _ = torch.linalg.cholesky_ex(normal)
-        gradient = current.gradient(state)
+        gradient = state.gradient(current)
         step = -scale * torch.cholesky_solve((scale * gradient)[..., None], factor).squeeze(2)
         step = step.nan_to_num(0.0, 0.0, 0.0)
         predicted = -(step * gradient).sum(1)
         trial = _linearise(part, state.unknowns + step[:, :width], state.parameters + step[:, width:])
-        objective = current.objective(state)
-        better = current.objective(trial).nan_to_num(torch.inf) < objective
+        objective = state.objective(current)
+        better = trial.objective(current).nan_to_num(torch.inf) < objective
         state = state.merge(trial, better)
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e12)
         steps[active] += 1
@@ -248,7 +238,7 @@ class _Found:
     """Outcome of `_fit`, see `Solution`."""
 
     state: _State
-    weights: _Weights
+    weights: Weights
     inverse: Tensor
     freedom: Tensor
     iterations: Tensor
@@ -281,14 +271,14 @@ def _fit(
     iterations, converged = torch.zeros(queries, dtype=torch.long), torch.zeros(queries, dtype=torch.bool)
     inverse = torch.zeros_like(state.normal_physics)
     freedom, rest = online.counts.sum(1).double(), online.data_rest.sum(1)
-    final = _Weights(1 / std, first)
+    final = Weights(1 / std, first)
     rows = torch.arange(queries)
     for _ in range(_ROUNDS):
         part, at = online.select(rows), state.select(rows)
         physics = width**0.5 / level[rows]
         if settings.physics_weight is not None:
             physics = torch.full_like(physics, settings.physics_weight**0.5)
-        weights = _Weights(1 / std[rows], torch.minimum(physics, stiffest[rows] / std[rows]))
+        weights = Weights(1 / std[rows], torch.minimum(physics, stiffest[rows] / std[rows]))
         at, steps, converged[rows] = _search(part, at, first[rows], weights, settings.iterations)
         state = _put(state, rows, at)
         iterations[rows] += steps
@@ -364,7 +354,7 @@ def joint_gauss_newton(
         readouts=state.unknowns @ coordinates.T,
         readout_covariance=coordinates @ inverse[:, :width, :width] @ coordinates.T,
         noise_std=1 / weights.data,
-        objective=weights.objective(state) + rest * weights.data.square(),
+        objective=state.objective(weights) + rest * weights.data.square(),
         physics=state.physics / (accuracy.residual * online.amplitude).square(),
         misfit=state.data + rest,
         freedom=found.freedom,
