@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 
 venv: $(VENV)/.complete
 
+# A run starts Python many times: modules must not be compiled anew at each start.
+unexport PYTHONDONTWRITEBYTECODE
+
 # PyTorch first and by its exact pin: other specifiers may pull gigabytes of CUDA packages. Modules are compiled
 # when they are first imported: most never are.
 $(VENV)/.complete: pyproject.toml constraints.txt

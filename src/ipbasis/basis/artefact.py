@@ -72,7 +72,7 @@ class Record(Declared):
     figures: dict[str, float] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis:
     """K functions of the coordinates that span the solutions of a problem.
 

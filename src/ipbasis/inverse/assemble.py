@@ -7,6 +7,7 @@ points. Roots rather than normal matrices are kept: squaring would cost half of 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import sympy
@@ -172,6 +173,7 @@ class Online:
         return replace(self, data_root=root, **parts)
 
 
+@lru_cache(maxsize=4)
 def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     """Equation and conditions of a basis as small forms, once per basis."""
     problem, fields = basis.problem, len(basis.problem.fields)

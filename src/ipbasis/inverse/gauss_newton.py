@@ -16,7 +16,9 @@ from ipbasis.problem import Declared
 STIFFEST = 1e5
 _NOISE_ROUNDS = 8
 _FIRST_NOISE = 1e-4
+_SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _AT_REST = 1e-2
+_UNDAMPED = 1e-8
 _SMOOTHINGS = (1e-5, 1e-3, 1e-1, 1e1)  # physics against data, in the roots
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
@@ -28,14 +30,15 @@ class GaussNewtonSettings(Declared):
     Args:
         solver: names it.
         iterations: Levenberg-Marquardt steps at most, per round of the noise estimate.
-        tolerance: decrease of the objective (in units of χ²) below which a query has converged.
+        tolerance: decrease of the objective (in units of χ²) below which a query has converged: a small part of
+            the 1 that an error bar is worth.
         physics_weight: weight of the mean squared residual; None lets it follow from the accuracy that the
             basis reached in validation.
     """
 
     solver: Literal["gauss_newton"] = "gauss_newton"
     iterations: PositiveInt = 60
-    tolerance: PositiveFloat = 1e-9
+    tolerance: PositiveFloat = 1e-6
     physics_weight: PositiveFloat | None = None
 
 
@@ -291,7 +294,9 @@ def _minimise(
         parameters[active[better]] = trial.parameters[better]
         damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-20, 1e12)
         steps[active] += 1
-        small = settings.tolerance + 1e-13 * point.objective
+        # a step that the damping holds back predicts less than there is to gain
+        least = torch.where(damping[active] < _UNDAMPED, settings.tolerance, 1e-3 * settings.tolerance)
+        small = least + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)
         if done.all():
             break
@@ -377,7 +382,7 @@ def gauss_newton(
         updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor)
         change = (updated / std - 1).abs().max()
         std = updated
-        if change < 1e-3:
+        if change < _SETTLED:
             break
 
     weights = _weights(online, std, accuracy, settings.physics_weight)
