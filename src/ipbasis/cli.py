@@ -12,6 +12,10 @@ from ipbasis.files import replacing_file
 from ipbasis.problem import Problem, problem_directory
 
 
+_FIX, _BOUNDS = "NAME=VALUE", "NAME=LOW:HIGH, an end may be left open"
+_PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
+
+
 class _Commands(click.Group):
     """Turns an `InputError` into one line and exit code 2."""
 
@@ -40,6 +44,45 @@ def main() -> None:
     warnings.showwarning = _one_line
 
 
+def _named(option: str, texts: tuple[str, ...], form: str) -> dict[str, str]:
+    """Repeated options ``NAME=...`` by name."""
+    parts = [text.partition("=") for text in texts]
+    for text, (name, sign, value) in zip(texts, parts, strict=True):
+        if not (name and sign and value):
+            raise InputError(f"{option} {text!r}: expected {form}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def _numbers(option: str, text: str, parts: list[str], form: str) -> list[float | None]:
+    """Numbers in the parts of an option, None for an empty one."""
+    try:
+        return [float(part) if part.strip() else None for part in parts]
+    except ValueError:
+        raise InputError(f"{option} {text!r}: expected {form}") from None
+
+
+def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, ...], prior: tuple[str, ...]) -> Problem:
+    """The problem with what the command line says of its parameters.
+
+    Raises:
+        InputError: if an option does not parse or does not fit the problem.
+    """
+    fixed, limits, priors = {}, {}, {}
+    for name, text in _named("--fix", fix, _FIX).items():
+        (fixed[name],) = _numbers("--fix", text, [text], _FIX)
+    for name, text in _named("--bounds", bounds, _BOUNDS).items():
+        if text.count(":") != 1:
+            raise InputError(f"--bounds {name}={text}: expected {_BOUNDS}")
+        limits[name] = tuple(_numbers("--bounds", f"{name}={text}", text.split(":"), _BOUNDS))
+    for name, text in _named("--prior", prior, _PRIOR).items():
+        kind, _, numbers = text.partition(":")
+        values = _numbers("--prior", f"{name}={text}", numbers.split(","), _PRIOR)
+        if kind not in ("normal", "lognormal") or len(values) != 2 or None in values:
+            raise InputError(f"--prior {name}={text}: expected {_PRIOR}")
+        priors[name] = {kind: tuple(values)}
+    return problem.with_knowledge(limits, priors, fixed)
+
+
 @main.command()
 @click.argument("basis_dir", type=click.Path(path_type=Path))
 @click.argument("observations", type=click.Path(path_type=Path))
@@ -53,6 +96,11 @@ def main() -> None:
 @click.option("--degree", type=click.IntRange(0), help="Unknown terms: all monomials up to this degree  [default: 2]")
 @click.option("--library", multiple=True, help="Unknown terms: a further function, such as 'x/(1 + x)'; repeatable.")
 @click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
+@click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Give a parameter or initial_<name>; repeatable.")
+@click.option("--bounds", multiple=True, metavar="NAME=LOW:HIGH", help="Keep a parameter within bounds; repeatable.")
+@click.option(
+    "--prior", multiple=True, metavar="NAME=normal:MEAN,STD", help="Or NAME=lognormal:MEDIAN,STD; repeatable."
+)
 def fit(
     basis_dir: Path,
     observations: Path,
@@ -62,6 +110,9 @@ def fit(
     degree: int | None,
     library: tuple[str, ...],
     noise_std: float | None,
+    fix: tuple[str, ...],
+    bounds: tuple[str, ...],
+    prior: tuple[str, ...],
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
@@ -74,6 +125,7 @@ def fit(
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
     basis = Basis.load(basis_dir)
+    basis = basis.for_problem(_with_knowledge(basis.problem, fix, bounds, prior))
     if degree is not None or library:
         if solver not in ("gauss_newton", "library"):
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")

@@ -30,6 +30,7 @@ class Batch:
         observed: (B, n, F) whether there is an observation.
         std: (B, n, F) standard deviation of the noise, or None if it is not given.
         known: (B, P) given values of parameters, NaN for those to estimate.
+        initial: (B, free initial values) given ones, NaN for those that the data are to tell.
     """
 
     queries: np.ndarray
@@ -38,6 +39,7 @@ class Batch:
     observed: np.ndarray
     std: np.ndarray | None
     known: np.ndarray
+    initial: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Observations:
 
     Args:
         problem: what the coordinates, fields and parameters are.
-        table: columns ``query``, the coordinates, the fields, and where given ``<field>_std`` and known
-            parameters; NaN where not observed.
+        table: columns ``query``, the coordinates, the fields, and where given ``<field>_std``, known parameters,
+            and known initial values as ``initial_<name>``; NaN where not observed.
     """
 
     problem: Problem
@@ -83,12 +85,21 @@ class Observations:
         points[np.arange(shape[1]) >= counts[:, None]] = problem.domain[:, 0]
         deviations = [f"{field}_std" for field in problem.fields]
         std = padded(deviations, np.nan) if set(deviations) <= set(table) else None
-        known = np.full((len(queries), len(problem.parameters)), np.nan)
-        for column, name in enumerate(problem.parameters):
+        names = problem.known_names
+        given = np.tile([problem.fixed.get(name, np.nan) for name in names], (len(queries), 1))
+        for column, name in enumerate(names):
             if name in table:
-                known[codes, column] = table[name]
-        observed = np.isfinite(values)
-        return Batch(np.asarray(queries), points, np.where(observed, values, 0.0), observed, std, known)
+                given[codes, column] = table[name]
+        observed, count = np.isfinite(values), len(problem.parameters)
+        return Batch(
+            np.asarray(queries),
+            points,
+            np.where(observed, values, 0.0),
+            observed,
+            std,
+            given[:, :count],
+            given[:, count:],
+        )
 
 
 def read_observations(path: str | Path, problem: Problem) -> Observations:
@@ -146,7 +157,7 @@ def check_observations(table: pd.DataFrame, problem: Problem, source: str = "obs
     if table.empty:
         raise InputError(f"{source}: no rows")
     deviations = [f"{field}_std" for field in fields if f"{field}_std" in table]
-    known = [name for name in problem.parameters if name in table]
+    known = [name for name in problem.known_names if name in table]
     used = [*needed[:1], *problem.coordinates, *fields, *deviations, *known]
     if ignored := [str(column) for column in table.columns if column not in used]:
         warnings.warn(f"{source}: columns ignored: {', '.join(ignored)}", InputWarning, stacklevel=2)

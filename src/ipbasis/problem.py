@@ -58,6 +58,25 @@ class UnknownTerm(Declared):
     truth: str | None = None
 
 
+class Prior(Declared):
+    """Distribution of a parameter before any data: ``normal`` by mean and standard deviation, or ``lognormal`` by
+    median and standard deviation of the logarithm."""
+
+    normal: tuple[float, float] | None = None
+    lognormal: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Prior":
+        if (self.normal is None) == (self.lognormal is None):
+            raise ValueError("a prior is either normal: [mean, std] or lognormal: [median, std of the logarithm]")
+        first, std = self.normal or self.lognormal
+        if not (np.isfinite(first) and np.isfinite(std) and std > 0):
+            raise ValueError(f"[{first:g}, {std:g}]: both finite and the standard deviation above zero")
+        if self.lognormal and first <= 0:
+            raise ValueError(f"lognormal [{first:g}, {std:g}]: the median must be above zero")
+        return self
+
+
 @dataclass(frozen=True)
 class Tasks:
     """Instances of a problem: one row per task.
@@ -90,6 +109,9 @@ class Problem(Declared):
             task to task) or a formula in the coordinates (the same for every task).
         boundary: further conditions, linear in the fields.
         unknown_terms: names in the equations that stand for functions of the fields yet to be found.
+        bounds: low and high end that estimates of a parameter keep to; None for an open end.
+        priors: distributions of parameters.
+        fixed: given values of parameters, and of initial values under the names ``initial_<name>``.
 
     Raises:
         InputError: if the declaration contradicts itself; says where and how.
@@ -103,6 +125,9 @@ class Problem(Declared):
     initial: dict[str, Range | str] = {}
     boundary: list[Boundary] = []
     unknown_terms: dict[str, UnknownTerm] = {}
+    bounds: dict[str, tuple[float | None, float | None]] = {}
+    priors: dict[str, Prior] = {}
+    fixed: dict[str, float] = {}
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Problem":
@@ -161,7 +186,38 @@ class Problem(Declared):
         for name in self.parameters:
             if self.notation.others[name] not in used:
                 raise ValueError(f"parameter {name!r} occurs in no equation")
+        self._check_knowledge()
         return self
+
+    def _check_knowledge(self) -> None:
+        """Bounds, priors and fixed values name parameters, and leave the search a place to start."""
+        for kind, names in (("bounds", self.parameters), ("priors", self.parameters), ("fixed", self.known_names)):
+            for name in getattr(self, kind):
+                if name not in names:
+                    raise ValueError(f"{kind}: there is no {name!r}; there are {', '.join(names)}")
+        for name, (low, high) in self.bounds.items():
+            low, high = -np.inf if low is None else low, np.inf if high is None else high
+            first, last = self.parameters[name]
+            if not low < high:
+                raise ValueError(f"bounds.{name}: [{low:g}, {high:g}]: low must be below high")
+            if low >= last or high <= first:
+                raise ValueError(
+                    f"bounds.{name}: [{low:g}, {high:g}] leaves no start: it must overlap the range [{first:g}, {last:g}]"
+                )
+        for name, prior in self.priors.items():
+            high = self.bounds.get(name, (None, None))[1]
+            if prior.lognormal and high is not None and high <= 0:
+                raise ValueError(f"priors.{name}: lognormal, but bounds end at {high:g}; it must be above zero")
+        for name, value in self.fixed.items():
+            if not np.isfinite(value):
+                raise ValueError(f"fixed.{name}: {value:g} is not a finite number")
+            if name in self.priors or name in self.bounds:
+                raise ValueError(f"fixed.{name}: it cannot have bounds or a prior as well")
+
+    @property
+    def known_names(self) -> list[str]:
+        """Names under which values can be given: the parameters, and ``initial_<name>`` of free initial values."""
+        return [*self.parameters, *(f"initial_{self.notation.jet_name(jet)}" for jet in self.free_initial)]
 
     @cached_property
     def notation(self) -> Notation:
@@ -230,6 +286,15 @@ class Problem(Declared):
                 if name not in values[kind]:
                     raise InputError(f"{self.name} has no {kind} {name!r}; it has {', '.join(values[kind])}")
                 values[kind][name] = tuple(interval)
+        return Problem(**values)
+
+    def with_knowledge(
+        self, bounds: Mapping | None = None, priors: Mapping | None = None, fixed: Mapping | None = None
+    ) -> "Problem":
+        """The same problem with bounds, priors or fixed values added to those that are declared."""
+        values = self.model_dump()
+        for kind, given in (("bounds", bounds), ("priors", priors), ("fixed", fixed)):
+            values[kind] |= given or {}
         return Problem(**values)
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> Tasks:

@@ -96,7 +96,7 @@ def own_batch(problem, counts, seed=0, known=None):
     observed = np.broadcast_to((np.arange(shape[1]) < np.array(counts)[:, None])[..., None], (*shape, 2)).copy()
     values = np.where(observed, rng.standard_normal((*shape, len(problem.fields))), 0.0)
     known = np.full((len(counts), len(problem.parameters)), np.nan) if known is None else known
-    return Batch(np.arange(len(counts)), points, values, observed, None, known)
+    return Batch(np.arange(len(counts)), points, values, observed, None, known, np.full((len(counts), 2), np.nan))
 
 
 def features(basis, points, readouts):

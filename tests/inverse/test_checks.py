@@ -45,6 +45,7 @@ def test_intervals_cover_what_they_say():
         ({"misfit": np.array([3.0]), "free_freedom": np.array([0.0])}, "ok", ""),
         ({"misfit": np.array([3.0]), "floor": np.array([0.2])}, "ok", ""),
         ({"std": np.full((1, 3), np.nan)}, "ok", "no error bars"),
+        ({"bounds": np.array([[0.7, -9, -9], [9, 9, 9]])}, "not_identifiable", "drive a1 to its bound 0.7"),
         ({"total": np.array([1.0])}, "poor_fit", "no more of the data than chance"),
     ],
 )
@@ -56,6 +57,8 @@ def test_statuses(oscillator, changes, status, reason):
         "low": values - 0.2,
         "high": values + 0.2,
         "known": np.zeros((1, 3), dtype=bool),
+        "unknowns": np.array([5]),
+        "bounds": np.array([[-np.inf] * 3, [np.inf] * 3]),
         "noise_std": np.array([0.1]),
         "counts": np.array([100]),
         "freedom": np.array([95.0]),

@@ -246,7 +246,9 @@ def test_eliminated_readouts_are_optimal(online):
     """The residual is orthogonal to every column: what refinement is for, at weights of 1e5 to 1."""
     problem, weights, parameters = online
     point = gn._eliminate(problem, parameters, weights)
-    columns = point.matrix / point.matrix.norm(dim=1, keepdim=True)
+    identity = torch.eye(point.readouts.shape[1], dtype=torch.float64).expand(len(parameters), -1, -1)
+    columns = gn._Rows(problem, point.thetas, weights).apply(identity).mT
+    columns = columns / columns.norm(dim=1, keepdim=True)
     slope = (columns.mT @ point.residual[..., None]).squeeze(2)
     assert (slope.abs().amax(1) / point.residual.norm(dim=1)).max() < 1e-4
 

@@ -62,7 +62,8 @@ def growth_batch(queries=4, count=40, known=True):
     points = np.broadcast_to(np.linspace(0, 3, count), (queries, count))
     values = logistic(rates, starts, points)
     given = rates[:, None] if known else np.full((queries, 1), np.nan)
-    batch = Batch(np.arange(queries), points[..., None].copy(), values, np.ones_like(values, dtype=bool), None, given)
+    observed, initial = np.ones_like(values, dtype=bool), np.full((queries, 1), np.nan)
+    batch = Batch(np.arange(queries), points[..., None].copy(), values, observed, None, given, initial)
     return batch, rates
 
 
@@ -73,7 +74,8 @@ def coupled_batch(counts, seed=0):
     values = np.where(observed, rng.random((*shape, 2)) + 0.5, 0.0)
     known = np.full((len(counts), 3), np.nan)
     known[0, 0], known[1, 1] = 0.7, 1.3
-    return Batch(np.arange(len(counts)), 2 * rng.random((*shape, 1)), values, observed, None, known)
+    initial = np.full((len(counts), 2), np.nan)
+    return Batch(np.arange(len(counts)), 2 * rng.random((*shape, 1)), values, observed, None, known, initial)
 
 
 def by_linear(network, query, inputs):
@@ -170,7 +172,9 @@ def test_a_query_is_solved_alone_as_in_a_batch(coupled):
         count = batch.observed[query, :, 0].sum()
         parts = (part[query : query + 1, :count] for part in (batch.points, batch.values, batch.observed))
         alone = fit_term_networks(
-            basis, Batch(batch.queries[:1], *parts, None, batch.known[query : query + 1]), settings
+            basis,
+            Batch(batch.queries[:1], *parts, None, batch.known[query : query + 1], batch.initial[query : query + 1]),
+            settings,
         )
         for name in ("parameters", "readouts", "loss", "misfit"):
             expected = getattr(together, name)[query].numpy()

@@ -31,10 +31,7 @@ def theta(system: Equations, parameters: Tensor) -> tuple[Tensor, Tensor]:
         values (tasks, Q) and derivatives by the parameters (tasks, Q, P).
     """
     thetas = system.affine.thetas
-    slopes = [sympy.diff(t, p) for t in thetas for p in system.parameters]
-    columns = parameters.unbind(-1)
-    evaluated = compile_torch(system.parameters, (*thetas, *slopes))(*columns)
-    stacked = _columns(evaluated, parameters[..., 0])
+    stacked = _columns(system.thetas(*parameters.unbind(-1)), parameters[..., 0])
     return stacked[..., : len(thetas)], stacked[..., len(thetas) :].unflatten(-1, (len(thetas), -1))
 
 

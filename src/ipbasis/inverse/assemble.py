@@ -7,7 +7,7 @@ points. Roots rather than normal matrices are kept: squaring would cost half of 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import sympy
@@ -18,6 +18,7 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.basis.forward import energy_coordinates
 from ipbasis.basis.operators import conditions, residual_factor, theta
 from ipbasis.equations import Equations, MultiIndex
+from ipbasis.inverse.priors import Priors, priors_of
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
@@ -38,6 +39,8 @@ class Physics:
         condition_rows: (C, N), ``|condition_rows c - condition_target|²`` is the mean squared error of the
             conditions that are the same for every task.
         condition_target: (C,).
+        initial_rows: (I, N) the same of the initial values that differ from task to task.
+        initial_selection: (I, free initial values), the target of those rows is its product with the values.
         determined: whether the conditions leave no freedom: the same solution for all tasks of equal parameters.
     """
 
@@ -45,6 +48,8 @@ class Physics:
     coordinates: Tensor
     condition_rows: Tensor
     condition_target: Tensor
+    initial_rows: Tensor
+    initial_selection: Tensor
     determined: bool
 
 
@@ -58,10 +63,44 @@ class AffinePhysics(Physics):
 
     factor: Tensor
 
-    def operator(self, parameters: Tensor) -> Tensor:
-        """(B, m, N + 1) rows of the residual for given parameters (B, P)."""
-        thetas, _ = theta(self.system, parameters)
-        return torch.einsum("bq,qmk->bmk", thetas, self.factor)
+    def thetas(self, parameters: Tensor) -> Tensor:
+        """(B, Q) values of the parameter functions."""
+        return theta(self.system, parameters)[0]
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """(Q (Q + 1) / 2, N, N) ``A_qᵀA_r + A_rᵀA_q`` of the operators, of which those of a query are a combination."""
+        operators = self.factor[..., :-1]
+        pairs = torch.triu_indices(len(operators), len(operators))
+        products = operators[pairs[0]].mT @ operators[pairs[1]]
+        return (products + products.mT) / 2
+
+    def normal(self, thetas: Tensor) -> Tensor:
+        """(B, N, N) normal matrix of the residual for parameter functions (B, Q)."""
+        pairs = torch.triu_indices(thetas.shape[1], thetas.shape[1])
+        twice = 2 - (pairs[0] == pairs[1]).to(thetas.dtype)
+        products = thetas[:, pairs[0]] * thetas[:, pairs[1]] * twice
+        return (products @ self.gram.flatten(1)).unflatten(1, self.gram.shape[1:])
+
+    @cached_property
+    def _stacked(self) -> tuple[Tensor, Tensor]:
+        """The operators below each other (Q m, N), and side by side (m, Q N)."""
+        operators = self.factor[..., :-1]
+        return operators.flatten(0, 1), operators.transpose(0, 1).flatten(1).contiguous()
+
+    def apply(self, thetas: Tensor, unknowns: Tensor) -> Tensor:
+        """(B, k, m) rows of the residual without its source, for unknowns (B, k, N)."""
+        applied = (unknowns @ self._stacked[0].T).unflatten(2, self.factor.shape[:2])
+        return (thetas[:, None, :, None] * applied).sum(2)
+
+    def adjoint(self, thetas: Tensor, rows: Tensor) -> Tensor:
+        """(B, k, N) transpose of `apply`, for rows (B, k, m)."""
+        applied = (rows @ self._stacked[1]).unflatten(2, (len(self.factor), -1))
+        return (thetas[:, None, :, None] * applied).sum(2)
+
+    def source(self, thetas: Tensor) -> Tensor:
+        """(B, m) residual of unknowns of zero."""
+        return thetas @ self.factor[..., -1]
 
     def operator_slope(self, parameters: Tensor, unknowns: Tensor) -> Tensor:
         """(B, m, P) derivative of the residual's rows by the parameters, the unknowns (B, N) held fixed."""
@@ -131,22 +170,28 @@ class Online:
     Args:
         physics: equation and conditions in the span of the basis.
         data_root: (B or 1, R, N), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit.
+        data_normal: (B or 1, N, N) its normal matrix.
         data_target: (B, R).
         data_rest: (B, F) part of the misfit that no readout can remove.
         counts: (B, F) observed values.
         amplitude: (B,) root mean square of the observed values.
         known: (B, P) given values of parameters, NaN for those to estimate.
+        initial: (B, free initial values) given ones, NaN for those that the data are to tell.
         ranges: (P, 2) trained range of each parameter.
+        priors: bounds and distributions of the parameters.
     """
 
     physics: Physics
     data_root: Tensor
+    data_normal: Tensor
     data_target: Tensor
     data_rest: Tensor
     counts: Tensor
     amplitude: Tensor
     known: Tensor
+    initial: Tensor
     ranges: Tensor
+    priors: Priors
 
     def __len__(self) -> int:
         return len(self.data_target)
@@ -156,21 +201,29 @@ class Online:
         """(B, P) 1 for each parameter to estimate, else 0."""
         return self.known.isnan().to(self.known.dtype)
 
+    @property
+    def initial_target(self) -> tuple[Tensor, Tensor]:
+        """(B, I) right-hand sides of the rows of given initial values, and 1 for those that count, else 0."""
+        given = self.initial.isfinite().to(self.initial.dtype)
+        chosen = self.physics.initial_selection
+        return self.initial.nan_to_num(0.0) @ chosen.T, given @ (chosen != 0).to(chosen.dtype).T
+
     def weighted(self, factor: Tensor) -> "Online":
         """The same with the data weights of each query multiplied by a factor (B,)."""
         return replace(
             self,
             data_root=self.data_root * factor[:, None, None],
+            data_normal=self.data_normal * factor.square()[:, None, None],
             data_target=self.data_target * factor[:, None],
             data_rest=self.data_rest * factor.square()[:, None],
         )
 
     def select(self, rows: Tensor) -> "Online":
         """The queries in `rows`."""
-        own = ("data_target", "data_rest", "counts", "amplitude", "known")
-        parts = {name: getattr(self, name)[rows] for name in own}
-        root = self.data_root if len(self.data_root) == 1 else self.data_root[rows]
-        return replace(self, data_root=root, **parts)
+        own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
+        if len(self.data_root) > 1:
+            own += ["data_root", "data_normal"]
+        return replace(self, **{name: getattr(self, name)[rows] for name in own})
 
 
 @lru_cache(maxsize=4)
@@ -191,6 +244,8 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
         "coordinates": coordinates,
         "condition_rows": triangular[:, :-1],
         "condition_target": triangular[:, -1],
+        "initial_rows": rows[~same],
+        "initial_selection": given.selection[~same],
         "determined": not problem.free_initial,
     }
     if problem.system.affine is not None:
@@ -239,12 +294,12 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
     roots, targets, rest = [], [], []
     for field in range(values.shape[2]):
         weight = weights[..., field]
-        orthogonal, triangular = torch.linalg.qr(features * weight[..., None])
-        right = (values[..., field] * weight)[..., None]
-        target = orthogonal.mT @ right
-        rest.append((right - orthogonal @ target).square().sum((1, 2)))
-        roots.append(triangular)
-        targets.append(target.squeeze(2))
+        both = torch.cat([features.expand(len(values), -1, -1), values[..., field, None]], dim=2) * weight[..., None]
+        _, triangular = torch.linalg.qr(both, mode="r")
+        height = min(features.shape[1:])
+        roots.append(triangular[:, :height, :-1])
+        targets.append(triangular[:, :height, -1])
+        rest.append(triangular[:, height:, -1].square().sum(1))
     height, width = roots[0].shape[1:]
     root = values.new_zeros(len(values), height * len(roots), width * len(roots))
     for field, triangular in enumerate(roots):
@@ -266,15 +321,19 @@ def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -
     values = torch.as_tensor(batch.values)
     weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)
     root, target, rest = data_forms(observed_features(basis, batch), values, weights)
+    root = root @ physics.coordinates
     return Online(
         physics=physics,
-        data_root=root @ physics.coordinates,
+        data_root=root,
+        data_normal=root.mT @ root,
         data_target=target,
         data_rest=rest,
         counts=observed.sum(1),
         amplitude=amplitude(batch),
         known=torch.as_tensor(batch.known),
+        initial=torch.as_tensor(batch.initial),
         ranges=torch.as_tensor(basis.problem.parameter_ranges),
+        priors=priors_of(basis.problem),
     )
 
 

@@ -22,6 +22,8 @@ class Evidence:
         estimates, std, low, high: (B, P) estimates with standard error and 95 % interval; NaN errors where the
             solver gives none.
         known: (B, P) true for given parameters.
+        unknowns: (B,) number of parameters and initial values that neither a value nor a distribution is given for.
+        bounds: (2, P) that the estimates keep to.
         noise_std: (B,) of the observations.
         counts, freedom: (B,) number of observations, less the effective number of unknowns.
         total, misfit: (B,) squared observations, and squared data misfit, in units of the data weights.
@@ -38,6 +40,8 @@ class Evidence:
     low: np.ndarray
     high: np.ndarray
     known: np.ndarray
+    unknowns: np.ndarray
+    bounds: np.ndarray
     noise_std: np.ndarray
     counts: np.ndarray
     freedom: np.ndarray
@@ -84,14 +88,14 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
     outside the trained range), ``poor_fit`` (data or equation are not met), ``not_identifiable`` (the data
-    leave a parameter as uncertain as its range), ``failed`` (no convergence), ``ok``.
+    leave a parameter as uncertain as its range, or at a bound), ``failed`` (no convergence), ``ok``.
 
     Args:
         problem: gives the ranges.
         e: the evidence.
     """
     names, ranges = list(problem.parameters), problem.parameter_ranges
-    unknowns = (~e.known).sum(1) + len(problem.free_initial)
+    at_bound = ~e.known & ((e.estimates <= e.bounds[0]) | (e.estimates >= e.bounds[1]))
     excess, nothing = _excess(e), _explains_nothing(e)
     limit = max(_WORST_PHYSICS, 2 * e.worst_physics)
     statuses, messages = [], []
@@ -105,9 +109,9 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
         status, message = "ok", ""
         if not (np.isfinite(e.estimates[i]).all() and np.isfinite(e.misfit[i])):
             status, message = "failed", "no finite estimate was found"
-        elif e.counts[i] < unknowns[i]:
+        elif e.counts[i] < e.unknowns[i]:
             status = "not_identifiable"
-            message = f"{e.counts[i]} observations for {unknowns[i]} unknowns"
+            message = f"{e.counts[i]} observations for {e.unknowns[i]} unknowns"
         elif not e.noise_given and e.freedom[i] < 0.5:
             status, message = "not_identifiable", "too few observations to estimate the noise; give noise_std"
         elif outside.any():
@@ -124,6 +128,9 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
         elif vague.any():
             worst = ", ".join(names[j] for j in np.flatnonzero(vague))
             status, message = "not_identifiable", f"the data do not determine {worst} within the trained range"
+        elif at_bound[i].any():
+            j = int(np.flatnonzero(at_bound[i])[0])
+            status, message = "not_identifiable", f"the data drive {names[j]} to its bound {e.estimates[i, j]:.4g}"
         elif nothing[i] and not e.noise_given:
             status, message = "poor_fit", "the fit explains no more of the data than chance would"
         elif not e.converged[i]:

@@ -19,6 +19,7 @@ from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
 from ipbasis.inverse.intervals import intervals
 from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
+from ipbasis.inverse.priors import priors_of
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.inverse.solution import Solution, without_errors
 from ipbasis.inverse.term_networks import TermNetworkSettings, fit_term_networks
@@ -162,6 +163,9 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     std = np.where(known, 0.0, std)
     freedom = solution.freedom.numpy()
     low, high = intervals(values, std, None if noise_given else freedom)
+    priors = priors_of(problem)
+    bounds = torch.stack([priors.low, priors.high]).numpy()
+    low, high = np.where(known, low, low.clip(*bounds)), np.where(known, high, high.clip(*bounds))
     noise, misfit = solution.noise_std.numpy(), solution.misfit.numpy()
     size = amplitude(batch).numpy()
     evidence = Evidence(
@@ -170,6 +174,8 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         low=low,
         high=high,
         known=known,
+        unknowns=(~known & priors.std.isinf().numpy()).sum(1) + np.isnan(batch.initial).sum(1),
+        bounds=bounds,
         noise_std=noise,
         counts=batch.observed.sum((1, 2)),
         freedom=freedom,

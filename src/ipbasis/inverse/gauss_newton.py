@@ -54,12 +54,91 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class _Rows:
+    """The weighted least-squares rows of a batch as a linear map of the unknowns, never written out.
+
+    In this order: data, equation, conditions, given initial values, and priors, which hold no unknowns.
+
+    Args:
+        online: the batch.
+        thetas: (B, Q) parameter functions of the equation.
+        weights: of data and physics.
+    """
+
+    online: Online
+    thetas: Tensor
+    weights: Weights
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of rows of each kind."""
+        physics, online = self.online.physics, self.online
+        priors = len(online.ranges) if online.priors.informative else 0
+        kinds = (online.data_target.shape[1], physics.factor.shape[1], *map(len, self._conditions))
+        return [*kinds, priors]
+
+    @property
+    def _conditions(self) -> tuple[Tensor, Tensor]:
+        return self.online.physics.condition_rows, self.online.physics.initial_rows
+
+    def target(self, parameters: Tensor) -> Tensor:
+        """(B, rows) right-hand sides."""
+        online, by_physics = self.online, self.weights.physics[:, None]
+        initial, counts = online.initial_target
+        parts = [
+            online.data_target * self.weights.data[:, None],
+            -online.physics.source(self.thetas) * by_physics,
+            online.physics.condition_target * by_physics,
+            initial * counts * by_physics,
+        ]
+        if online.priors.informative:
+            parts.append(-online.priors.residual(parameters) * online.free)
+        return torch.cat(parts, dim=1)
+
+    def apply(self, unknowns: Tensor) -> Tensor:
+        """(B, k, rows) for unknowns (B, k, N)."""
+        by_physics = self.weights.physics[:, None, None]
+        _, counts = self.online.initial_target
+        same, initial = self._conditions
+        parts = [
+            unknowns @ self.online.data_root.mT * self.weights.data[:, None, None],
+            self.online.physics.apply(self.thetas, unknowns) * by_physics,
+            unknowns @ same.T * by_physics,
+            unknowns @ initial.T * counts[:, None] * by_physics,
+            unknowns.new_zeros(*unknowns.shape[:2], self.sizes[4]),
+        ]
+        return torch.cat(parts, dim=2)
+
+    def adjoint(self, rows: Tensor) -> Tensor:
+        """(B, k, N) transpose of `apply`, for rows (B, k, rows)."""
+        data, equation, conditions, given, _ = rows.split(self.sizes, dim=2)
+        _, counts = self.online.initial_target
+        same, initial = self._conditions
+        physics = self.online.physics.adjoint(self.thetas, equation) + conditions @ same
+        physics = physics + (given * counts[:, None]) @ initial
+        return (
+            data @ self.online.data_root * self.weights.data[:, None, None]
+            + physics * self.weights.physics[:, None, None]
+        )
+
+    def normal(self) -> Tensor:
+        """(B, N, N) normal matrix."""
+        same, initial = self._conditions
+        _, counts = self.online.initial_target
+        physics = self.online.physics.normal(self.thetas) + same.T @ same
+        if self.online.initial.isfinite().any():
+            physics = physics + (initial.T * counts[:, None]) @ initial
+        by_data, by_physics = (weight.square()[:, None, None] for weight in (self.weights.data, self.weights.physics))
+        return physics * by_physics + self.online.data_normal * by_data
+
+
+@dataclass(frozen=True)
 class _Point:
-    """The objective at given parameters, the readouts eliminated."""
+    """The objective at given parameters, the readouts eliminated; `residual` is that of all rows, see `_Rows`."""
 
     parameters: Tensor
+    thetas: Tensor
     readouts: Tensor
-    matrix: Tensor
     residual: Tensor
     factor: Tensor
     scale: Tensor
@@ -75,25 +154,20 @@ class _Point:
 
 def _eliminate(online: Online, parameters: Tensor, weights: Weights) -> _Point:
     """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
-    by_data, by_physics = weights.data[:, None], weights.physics[:, None]
-    operator = online.physics.operator(parameters) * by_physics[..., None]
-    conditions = online.physics.condition_rows * by_physics[..., None]
-    data = online.data_root * by_data[..., None]
-    matrix = torch.cat([data, operator[..., :-1], conditions], dim=1)
-    targets = [online.data_target * by_data, -operator[..., -1], online.physics.condition_target * by_physics]
-    right = torch.cat(targets, dim=1)
-    normal = matrix.mT @ matrix
+    rows = _Rows(online, online.physics.thetas(parameters), weights)
+    right = rows.target(parameters)
+    normal = rows.normal()
     diagonal = normal.diagonal(dim1=1, dim2=2).clamp_min(_TINY)
     scale = diagonal.rsqrt()
     normal = normal * scale[:, None] * scale[..., None]
     normal.diagonal(dim1=1, dim2=2).add_(4 * normal.shape[1] * _EPSILON)
     factor, _ = torch.linalg.cholesky_ex(normal)
-    point = _Point(parameters, matrix[:, 0], matrix, -right, factor, scale)
-    readouts = torch.zeros_like(matrix[:, 0])
+    readouts = normal.new_zeros(len(normal), normal.shape[1])
+    point = _Point(parameters, rows.thetas, readouts, -right, factor, scale)
     residual = -right
     for _ in range(2):
-        readouts = readouts - point.solve(matrix.mT @ residual[..., None]).squeeze(2)
-        residual = (matrix @ readouts[..., None]).squeeze(2) - right
+        readouts = readouts - point.solve(rows.adjoint(residual[:, None]).mT).squeeze(2)
+        residual = rows.apply(readouts[:, None]).squeeze(1) - right
     return replace(point, readouts=readouts, residual=residual)
 
 
@@ -103,15 +177,17 @@ def _jacobian(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, 
     The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
     variable projection), as a sum of data and physics parts: no difference of large numbers is taken.
     """
+    rows = _Rows(online, point.thetas, weights)
     slope = online.physics.operator_slope(point.parameters, point.readouts) * online.free[:, None]
-    slope = slope * weights.physics[:, None, None]
-    rows, height = point.matrix.shape[1], online.data_target.shape[1]
-    direct = slope.new_zeros(len(slope), rows, slope.shape[2])
-    direct[:, height : height + slope.shape[1]] = slope
-    following = -point.solve(point.matrix.mT @ direct)
-    projected = direct + point.matrix @ following
-    correction = point.solve(point.matrix.mT @ projected)
-    return following - correction, projected - point.matrix @ correction
+    kinds = [slope.new_zeros(len(slope), slope.shape[2], size) for size in rows.sizes]
+    kinds[1] = (slope * weights.physics[:, None, None]).mT
+    if online.priors.informative:
+        kinds[4] = torch.diag_embed(online.priors.slope(point.parameters) * online.free)
+    direct = torch.cat(kinds, dim=2)
+    following = -point.solve(rows.adjoint(direct).mT)
+    projected = direct + rows.apply(following.mT)
+    correction = point.solve(rows.adjoint(projected).mT)
+    return following - correction, (projected - rows.apply(correction.mT)).mT
 
 
 @dataclass(frozen=True)
@@ -134,8 +210,9 @@ class _Own:
     information: Tensor
 
     def scaled(self, width: Tensor) -> "_Own":
-        """The same by parameters in units of `width` (P,)."""
-        return _Own(self.objective, self.gradient * width, self.information * width * width[:, None])
+        """The same by parameters in units of `width` (P,) or (B, P)."""
+        both = width[..., None, :] * width[..., None]
+        return _Own(self.objective, self.gradient * width, self.information * both)
 
     def change(self, step: Tensor) -> Tensor:
         """(B,) change of the objective that a step (B, P) is predicted to make."""
@@ -152,6 +229,7 @@ def _own(online: Online, parameters: Tensor, weights: Weights, accuracy: Accurac
             parameters.new_zeros(queries, count, count),
         )
     alone = replace(weights, data=torch.zeros_like(weights.data))
+    online = replace(online, priors=online.priors.without_distributions())
     point = _eliminate(online, parameters, alone)
     _, jacobian = _jacobian(online, point, alone)
     worst = ((accuracy.worst_residual or accuracy.residual) * online.amplitude * weights.physics).square()
@@ -187,22 +265,22 @@ def _least_squares(jacobian: Tensor, free: Tensor, damping: Tensor) -> tuple[Ten
     return inverse @ orthogonal[:, : jacobian.shape[1]].mT, inverse
 
 
-def _step(online: Online, jacobian: Tensor, residual: Tensor, own: _Own, damping: Tensor) -> Tensor:
-    """(B, P) step of Levenberg and Marquardt.
+def _step(online: Online, free: Tensor, jacobian: Tensor, residual: Tensor, own: _Own, damping: Tensor) -> Tensor:
+    """(B, P) step of Levenberg and Marquardt in the parameters that are `free`, 1 or 0 (B, P).
 
     What is taken off has a curvature of its own. Where there is any, the normal equations hold the
     difference; few parameters remain then, and their directions are well apart.
     """
     if not online.physics.determined:
-        solver, _ = _least_squares(jacobian, online.free, damping)
+        solver, _ = _least_squares(jacobian, free, damping)
         return -(solver @ residual[..., None]).squeeze(2)
-    curvature, size = _information(online, jacobian, own)
+    curvature, size = _information(free, jacobian, own)
     curvature.diagonal(dim1=1, dim2=2).add_(damping[:, None])
     gradient = (jacobian.mT @ residual[..., None]).squeeze(2) - own.gradient
     return -torch.linalg.solve(curvature, gradient / size) / size
 
 
-def _information(online: Online, jacobian: Tensor, own: _Own) -> tuple[Tensor, Tensor]:
+def _information(free: Tensor, jacobian: Tensor, own: _Own) -> tuple[Tensor, Tensor]:
     """Gauss-Newton matrix less what is taken off, and the lengths (B, P) of the columns that it is scaled by.
 
     It is kept positive definite: next to nothing is left where the data say next to nothing.
@@ -211,7 +289,7 @@ def _information(online: Online, jacobian: Tensor, own: _Own) -> tuple[Tensor, T
     size = torch.where(size > 0, size, torch.ones_like(size))
     both = size[:, None] * size[..., None]
     values, vectors = torch.linalg.eigh((jacobian.mT @ jacobian - own.information) / both)
-    least = torch.where(online.free > 0, 1e-9, 1.0).amin(1, keepdim=True)
+    least = torch.where(free > 0, 1e-9, 1.0).amin(1, keepdim=True)
     values = values.clamp_min(least)
     return vectors @ (values[..., None] * vectors.mT), size
 
@@ -224,18 +302,20 @@ def _starts(online: Online, weights: Weights) -> list[Tensor]:
     """
     low, high = online.ranges.T
     middle = torch.where(online.known.isnan(), ((low + high) / 2).expand_as(online.known), online.known)
-    operator = online.physics.operator(middle)
+    middle = online.priors.clip(middle)
+    thetas = online.physics.thetas(middle)
     starts = [middle]
     for smoothing in _SMOOTHINGS:
         physics = smoothing * _balance(online, weights.data)
         smooth = _eliminate(online, middle, replace(weights, physics=physics))
-        residual = (operator[..., :-1] @ smooth.readouts[..., None]).squeeze(2) + operator[..., -1]
+        residual = online.physics.apply(thetas, smooth.readouts[:, None]).squeeze(1) + online.physics.source(thetas)
         slope = online.physics.operator_slope(middle, smooth.readouts) * online.free[:, None] * (high - low)
         ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
         rows = torch.cat([slope, ridge], dim=1)
         right = torch.cat([-residual, torch.zeros_like(middle)], dim=1)
         step = torch.linalg.lstsq(rows, right[..., None]).solution.squeeze(2)
-        starts.append(middle + step.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1) * (high - low) * online.free)
+        moved = middle + step.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1) * (high - low) * online.free
+        starts.append(torch.where(online.free > 0, online.priors.clip(moved), middle))
     return starts
 
 
@@ -253,7 +333,8 @@ def _start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings) ->
     if online.physics.determined:
         low, high = online.ranges.T
         covering = torch.quasirandom.SobolEngine(len(low)).draw(_COVERING, dtype=low.dtype)
-        starts += [torch.where(online.known.isnan(), low + (high - low) * unit, starts[0]) for unit in covering]
+        covered = [online.priors.clip(low + (high - low) * unit) for unit in covering]
+        starts += [torch.where(online.known.isnan(), at, starts[0]) for at in covered]
         weights = replace(weights, data=torch.zeros_like(noise))
     points = [_eliminate(online, start, weights) for start in starts]
     if online.physics.determined:
@@ -281,13 +362,19 @@ def _minimise(
     own = _own(part, parameters, part_weights, accuracy)
     for _ in range(settings.iterations):
         _, jacobian = _jacobian(part, point, part_weights)
-        scaled = jacobian * width
-        step = _step(part, scaled, point.residual, own.scaled(width), damping[active]).nan_to_num(0.0, 0.0, 0.0)
+        scaled, scaled_own = jacobian * width, own.scaled(width)
+        gradient = (scaled.mT @ point.residual[..., None]).squeeze(2) - scaled_own.gradient
+        free = part.free * ~part.priors.blocked(point.parameters, gradient)
+        scaled = scaled * free[:, None]
+        scaled_own = scaled_own.scaled(free)
+        step = _step(part, free, scaled, point.residual, scaled_own, damping[active]).nan_to_num(0.0, 0.0, 0.0)
         # no more than one width of the range at a time
         step = step / step.abs().amax(1, keepdim=True).clamp_min(1.0)
+        moved = torch.where(free > 0, part.priors.clip(point.parameters + step * width), point.parameters)
+        step = (moved - point.parameters) / width
         change = (scaled @ step[..., None]).squeeze(2)
-        predicted = own.scaled(width).change(step) - (change * (2 * point.residual + change)).sum(1)
-        trial = _eliminate(part, point.parameters + step * width, part_weights)
+        predicted = scaled_own.change(step) - (change * (2 * point.residual + change)).sum(1)
+        trial = _eliminate(part, moved, part_weights)
         trial_own = _own(part, trial.parameters, part_weights, accuracy)
         gain = (point.objective - own.objective) - (trial.objective - trial_own.objective)
         better = gain > 0
@@ -302,9 +389,8 @@ def _minimise(
             break
         kept = ~done
         active = active[kept]
-        moved = better[kept]
         part, part_weights = (part.select(kept), part_weights.select(kept)) if done.any() else (part, part_weights)
-        point, own = _merge(point, trial, moved, kept), _merge(own, trial_own, moved, kept)
+        point, own = (_merge(old, new, better[kept], kept) for old, new in ((point, trial), (own, trial_own)))
     return parameters, steps
 
 
@@ -337,12 +423,20 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     return Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
 
 
+def _misfit(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Tensor]:
+    """(B,) squared data misfit in units of the data weights, and observations less the effective unknowns."""
+    inside = point.residual[:, : online.data_target.shape[1]].square().sum(1) / weights.data.square()
+    identity = torch.eye(point.readouts.shape[1], dtype=inside.dtype).expand(len(inside), -1, -1)
+    used = (point.solve(identity) * online.data_normal).sum((1, 2)) * weights.data.square() + online.free.sum(1)
+    return inside + online.data_rest.sum(1), online.counts.sum(1) - used
+
+
 def _covariance(online: Online, jacobian: Tensor, own: _Own) -> Tensor:
     """(B, P, P) of the parameters, zero for known ones."""
     if not online.physics.determined:
         _, inverse = _least_squares(jacobian, online.free, torch.full_like(online.amplitude, _EPSILON**2))
         return inverse @ inverse.mT
-    information, size = _information(online, jacobian, own)
+    information, size = _information(online.free, jacobian, own)
     free = online.free / size
     return torch.linalg.inv(information) * free[:, None] * free[..., None]
 
@@ -366,39 +460,41 @@ def gauss_newton(
     counts, rest = online.counts.sum(1), online.data_rest.sum(1)
     parameters, first = _start(online, accuracy, settings)
     std = torch.maximum(first, floor) if noise_std is None else noise_std
-    iterations = torch.zeros(len(online), dtype=torch.long)
+    iterations, height = torch.zeros(len(online), dtype=torch.long), online.data_target.shape[1]
+    rows = torch.arange(len(online))
     for _ in range(_NOISE_ROUNDS if noise_std is None else 1):
-        weights = _weights(online, std, accuracy, settings.physics_weight)
-        parameters, steps = _minimise(online, parameters, weights, accuracy, settings)
-        iterations += steps
-        point = _eliminate(online, parameters, weights)
-        height = online.data_target.shape[1]
-        misfit = point.residual[:, :height].square().sum(1) * std.square() + rest
-        data = point.matrix[:, :height]
-        used = (data * point.solve(data.mT).mT).sum((1, 2)) + online.free.sum(1)
-        freedom = counts - used
+        part = online.select(rows)
+        weights = _weights(part, std[rows], accuracy, settings.physics_weight)
+        parameters[rows], steps = _minimise(part, parameters[rows], weights, accuracy, settings)
+        iterations[rows] += steps
         if noise_std is not None:
             break
-        updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor)
-        change = (updated / std - 1).abs().max()
-        std = updated
-        if change < _SETTLED:
+        misfit, freedom = _misfit(part, _eliminate(part, parameters[rows], weights), weights)
+        updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor[rows])
+        moved = (updated / std[rows] - 1).abs() > _SETTLED
+        std[rows] = updated
+        rows = rows[moved]
+        if not len(rows):
             break
 
     weights = _weights(online, std, accuracy, settings.physics_weight)
     point = _eliminate(online, parameters, weights)
+    misfit, freedom = _misfit(online, point, weights)
     following, jacobian = _jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
     own = _own(online, parameters, weights, accuracy)
     # what one more step would gain, in units of χ²: at rest, whatever made the search stop
     last = torch.full_like(std, _EPSILON**2)
-    step = _step(online, jacobian * width, point.residual, own.scaled(width), last)
-    remaining = (jacobian * width @ step[..., None]).square().sum((1, 2)) - torch.einsum(
-        "bp,bpq,bq->b", step, own.scaled(width).information, step
+    gradient = (jacobian.mT @ point.residual[..., None]).squeeze(2) - own.gradient
+    free = online.free * ~online.priors.blocked(parameters, gradient)
+    scaled, scaled_own = jacobian * (width * free)[:, None], own.scaled(width * free)
+    step = _step(online, free, scaled, point.residual, scaled_own, last)
+    remaining = (scaled @ step[..., None]).square().sum((1, 2)) - torch.einsum(
+        "bp,bpq,bq->b", step, scaled_own.information, step
     )
     converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
     covariance = _covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
-    identity = torch.eye(point.readouts.shape[1], dtype=point.readouts.dtype).expand(len(online), -1, -1)
+    identity = torch.eye(point.readouts.shape[1], dtype=std.dtype).expand(len(online), -1, -1)
     spread = point.solve(identity) + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
     physics = point.residual[:, height : height + online.physics.factor.shape[1]] / weights.physics[:, None]

@@ -30,28 +30,32 @@ class _State:
     Args:
         unknowns: (B, N).
         parameters: (B, P).
-        data, physics: (B,) squared data misfit (what no readout can remove left out) and mean squared
-            residual, that of the conditions included.
-        gradient_data, gradient_physics: (B, N + P) halves of their gradients.
+        data, physics, priors: (B,) squared data misfit (what no readout can remove left out), mean squared
+            residual, that of the conditions included, and squared distance from the centres of the priors.
+        gradient_data, gradient_physics, gradient_priors: (B, N + P) halves of their gradients.
         normal_physics: (B, N + P, N + P) of the physics.
+        normal_priors: (B, N + P) diagonal of that of the priors.
     """
 
     unknowns: Tensor
     parameters: Tensor
     data: Tensor
     physics: Tensor
+    priors: Tensor
     gradient_data: Tensor
     gradient_physics: Tensor
+    gradient_priors: Tensor
     normal_physics: Tensor
+    normal_priors: Tensor
 
     def objective(self, weights: Weights) -> Tensor:
-        """(B,) weighted sum of data misfit and mean squared residual."""
-        return weights.data.square() * self.data + weights.physics.square() * self.physics
+        """(B,) weighted sum of data misfit and mean squared residual, and the priors."""
+        return weights.data.square() * self.data + weights.physics.square() * self.physics + self.priors
 
     def gradient(self, weights: Weights) -> Tensor:
         """(B, N + P) half the gradient of the objective."""
         by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
-        return by_data * self.gradient_data + by_physics * self.gradient_physics
+        return by_data * self.gradient_data + by_physics * self.gradient_physics + self.gradient_priors
 
     def merge(self, other: "_State", rows: Tensor) -> "_State":
         """This state with the queries where `rows` is true taken from another."""
@@ -77,19 +81,27 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     misfit = (online.data_root @ unknowns[..., None]).squeeze(2) - online.data_target
     by_data = (online.data_root.mT @ misfit[..., None]).squeeze(2)
     conditions = unknowns @ physics.condition_rows.T - physics.condition_target
+    target, counts = online.initial_target
+    initial = (unknowns @ physics.initial_rows.T - target) * counts
     normal = matrix.mT @ matrix
     gradient = (matrix.mT @ residual[..., None]).squeeze(2)
     width = unknowns.shape[1]
     normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
-    gradient[:, :width] += conditions @ physics.condition_rows
+    if online.initial.isfinite().any():
+        normal[:, :width, :width] += (physics.initial_rows.T * counts[:, None]) @ physics.initial_rows
+    gradient[:, :width] += conditions @ physics.condition_rows + initial @ physics.initial_rows
+    distance, slope = online.priors.residual(parameters) * online.free, online.priors.slope(parameters) * online.free
     return _State(
         unknowns=unknowns,
         parameters=parameters,
         data=misfit.square().sum(1),
-        physics=residual.square().sum(1) + conditions.square().sum(1),
+        physics=residual.square().sum(1) + conditions.square().sum(1) + initial.square().sum(1),
+        priors=distance.square().sum(1),
         gradient_data=torch.nn.functional.pad(by_data, (0, parameters.shape[1])),
         gradient_physics=gradient,
+        gradient_priors=torch.nn.functional.pad(distance * slope, (width, 0)),
         normal_physics=normal,
+        normal_priors=torch.nn.functional.pad(slope.square(), (width, 0)),
     )
 
 
@@ -103,7 +115,8 @@ def _normal(online: Online, state: _State, data: Tensor, physics: Tensor) -> tup
     """
     width = online.data_root.shape[2]
     normal = state.normal_physics * physics.square()[:, None, None]
-    normal[:, :width, :width] += (online.data_root.mT @ online.data_root) * data.square()[:, None, None]
+    normal[:, :width, :width] += online.data_normal * data.square()[:, None, None]
+    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors)
     diagonal = normal.diagonal(dim1=1, dim2=2)
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
     normal = normal * scale[:, None] * scale[..., None]
@@ -134,13 +147,18 @@ def _search(
     damping = torch.full_like(first, 1e-4)
     for _ in range(iterations):
         normal, scale = _normal(part, state, current.data, current.physics)
-        normal.diagonal(dim1=1, dim2=2).add_(damping[:, None])
-        factor, _ = torch.linalg.cholesky_ex(normal)
         gradient = state.gradient(current)
+        held = torch.nn.functional.pad(part.priors.blocked(state.parameters, gradient[:, width:]), (width, 0))
+        normal = normal.masked_fill(held[:, None] | held[..., None], 0.0)
+        gradient = gradient.masked_fill(held, 0.0)
+        normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] + held)
+        factor, _ = torch.linalg.cholesky_ex(normal)
         step = -scale * torch.cholesky_solve((scale * gradient)[..., None], factor).squeeze(2)
         step = step.nan_to_num(0.0, 0.0, 0.0)
         predicted = -(step * gradient).sum(1)
-        trial = _linearise(part, state.unknowns + step[:, :width], state.parameters + step[:, width:])
+        moved = part.priors.clip(state.parameters + step[:, width:])
+        moved = torch.where(part.free > 0, moved, state.parameters)
+        trial = _linearise(part, state.unknowns + step[:, :width], moved)
         objective = state.objective(current)
         better = trial.objective(current).nan_to_num(torch.inf) < objective
         state = state.merge(trial, better)
@@ -195,9 +213,8 @@ def _start(online: Online, smoothed: Smooth) -> Tensor:
         step = torch.linalg.lstsq(torch.cat([rows / size[:, None], ridge], dim=1), right[..., None]).solution.squeeze(2)
         moved = parameters + (step / size).nan_to_num(0.0, 0.0, 0.0) * online.free
         reach = high - low
-        parameters = torch.where(
-            online.known.isnan(), moved.clamp(middle - 2 * reach, middle + 2 * reach), online.known
-        )
+        moved = online.priors.clip(moved.clamp(middle - 2 * reach, middle + 2 * reach))
+        parameters = torch.where(online.known.isnan(), moved, online.known)
     return parameters
 
 
@@ -287,8 +304,7 @@ def _fit(
         normal, scale = _normal(part, at, weights.data, weights.physics)
         factor, _ = torch.linalg.cholesky_ex(normal)
         inverse[rows] = torch.cholesky_inverse(factor) * scale[:, None] * scale[..., None]
-        by_data = part.data_root.mT @ part.data_root
-        used = (by_data * inverse[rows, :width, :width]).sum((1, 2)) * weights.data.square()
+        used = (part.data_normal * inverse[rows, :width, :width]).sum((1, 2)) * weights.data.square()
         freedom[rows] = part.counts.sum(1) - used
         updated = std[rows]
         if floors[0] is not None:

@@ -40,6 +40,9 @@ def searched_problem(problem: Problem) -> Problem:
     values["parameters"] = {k: v for k, v in problem.parameters.items() if problem.notation.others[k] in used}
     for term in values["unknown_terms"].values():
         term["truth"] = None
+    left_out = problem.parameters.keys() - values["parameters"]
+    for kind in ("bounds", "priors", "fixed"):
+        values[kind] = {name: given for name, given in values[kind].items() if name not in left_out}
     return Problem(**values)
 
 
