@@ -62,8 +62,8 @@ def rewrite(path, **columns):
         (lambda p: (p / "o.csv").unlink(), "o.csv: no such file"),
         (lambda p: rewrite(p / "o.csv", u="high"), "row 2, column 'u' (query 0): 'high' is not a number"),
         (lambda p: pd.read_csv(p / "o.csv").drop(columns="t").to_csv(p / "o.csv"), "column 't' is missing"),
-        (lambda p: rewrite(p / "o.csv", t=5.0), "outside the basis domain [0, 3]"),
-        (lambda p: rewrite(p / "o.csv", u=np.nan), "query 0 has no observation"),
+        (lambda p: rewrite(p / "o.csv", t=np.nan), "column 't' (query 0): a coordinate must be a finite number"),
+        (lambda p: rewrite(p / "o.csv", u_std=0), "column 'u_std' (query 0): a standard deviation must be above zero"),
         (lambda p: (p / "basis" / "basis.json").unlink(), "basis.json is missing"),
         (lambda p: shutil.rmtree(p / "basis"), "basis.json is missing"),
     ],
@@ -77,6 +77,32 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(place, spoil, reason):
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert reason in lines[0]
+    assert sorted(place.rglob("*")) == before
+
+
+def test_broken_queries_fail_alone_and_get_no_picture(place):
+    table = pd.read_csv(place / "o.csv")
+    table.loc[table["query"] == 1, "t"] += 2
+    table.to_csv(place / "o.csv", index=False)
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", "--figures", place / "figures")
+    assert done.exit_code == 0, done.output
+    assert "3 queries: 2 ok, 1 failed" in done.output
+    found = pd.read_csv(place / "e.csv").set_index("query")
+    assert found.loc[1, "message"] == "row 42, column 't': 3.03448 is outside the basis domain [0, 3]"
+    assert np.isnan(found.loc[1, "a1"])
+    assert {p.name for p in (place / "figures").iterdir()} == {"query_0.png", "query_2.png"}
+
+
+def test_a_file_of_several_chunks(place):
+    arguments = ("fit", place / "basis", place / "o.csv", "--chunk", 40)
+    done = run(*arguments, "--output", place / "e.csv")
+    assert done.exit_code == 0, done.output
+    assert "3 queries: 3 ok" in done.output
+    assert pd.read_csv(place / "e.csv")["query"].tolist() == [0, 1, 2]
+    before = sorted(place.rglob("*"))
+    refused = run(*arguments, "--output", place / "new" / "e.csv", "--figures", place / "figures")
+    assert refused.exit_code == 2
+    assert "--figures" in refused.output
     assert sorted(place.rglob("*")) == before
 
 

@@ -43,15 +43,12 @@ def test_csv_and_parquet_agree(tmp_path, oscillator):
         ("", "cannot be read"),
         ("query,t,u\na,0.1,1\na,zero,1\n", r"row 3, column 't' \(query a\): 'zero' is not a number"),
         ("query,t,u\na,0.1,1\nb,0.2,1.0.0\n", r"row 3, column 'u' \(query b\): '1.0.0' is not a number"),
-        ("query,t,u\na,0.1,1\nb,0.2,\n", "query b has no observation in u"),
-        ("query,t,u\na,0.1,1\na,3.5,1\n", r"row 3, column 't' \(query a\): 3.5 is outside .* \[0, 3\]"),
         ("query,t,u\na,,1\n", "row 2, column 't'.*finite number"),
         ("query,t,u\n,0.1,1\n", "row 2, column 'query': empty"),
         ("query,t,u,u_std\na,0.1,1,0\n", "row 2, column 'u_std'.*above zero"),
         ("query,t,u,u_std\na,0.1,1,\n", "row 2, column 'u_std'.*above zero"),
         ("query,t,u\na,0.1,1\n\n\na,0.2,high\n", r"row 5, column 'u' \(query a\): 'high'"),
         ("query,t,u\na,0.1,1,\na,low,1,\n", r"row 3, column 't' \(query a\): 'low'"),
-        ("query,t,u,a1\na,0.1,1,0.5\na,0.2,1,0.6\n", "column 'a1': query a has several values"),
     ],
 )
 def test_faults_name_file_row_and_column(tmp_path, oscillator, text, reason):
@@ -59,6 +56,34 @@ def test_faults_name_file_row_and_column(tmp_path, oscillator, text, reason):
         read_observations(write(tmp_path, text), oscillator)
     assert "observations.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+UNUSABLE = {
+    "b,0.2,\n": "no observation in u",
+    "b,3.5,1\nb,0.2,1\nb,4,1\n": "row 4, column 't': 3.5 is outside the basis domain [0, 3]",
+    "b,0.2,1,0.5\nb,0.3,1,0.5\nb,0.4,1,0.6\n": "row 6, column 'a1': a second value; one per query is right",
+    "b,0.2,1,\nb,0.3,1,0.6\n": "row 5, column 'a1': a second value; one per query is right",
+}
+
+
+@pytest.mark.parametrize(("rows", "reason"), UNUSABLE.items())
+def test_unusable_queries_are_set_aside_with_a_reason(tmp_path, oscillator, rows, reason):
+    path = write(tmp_path, f"query,t,u,a1\na,0.1,1,0.7\na,0.2,1,0.7\n{rows}c,0.3,1,\na,0.3,2,0.7\n")
+    found = read_observations(path, oscillator)
+    assert found.unusable == {"b": reason}
+    assert list(found.queries) == ["a", "b", "c"]
+    assert found.usable.tolist() == [True, False, True]
+    (batch,) = found.batches(10)
+    assert batch.queries.tolist() == ["a", "c"]
+    assert batch.values[..., 0].tolist() == [[1, 1, 2], [1, 0, 0]]
+    assert batch.known[0, 0] == 0.7
+    assert np.isnan(batch.known[1, 0])
+
+
+def test_a_query_with_nothing_but_nan_is_set_aside(tmp_path, oscillator):
+    with pytest.warns(InputWarning, match="2 values"):
+        found = read_observations(write(tmp_path, "query,t,u\na,0.1,nan\na,0.2,-inf\nb,0.1,1\n"), oscillator)
+    assert found.unusable == {"a": "no observation in u"}
 
 
 def test_missing_file(tmp_path, oscillator):

@@ -101,6 +101,14 @@ def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, .
 @click.option(
     "--prior", multiple=True, metavar="NAME=normal:MEAN,STD", help="Or NAME=lognormal:MEDIAN,STD; repeatable."
 )
+@click.option(
+    "--chunk",
+    type=click.IntRange(1),
+    default=1_000_000,
+    show_default=True,
+    help="Rows held in memory at once; a larger file is taken in chunks, and a run that was killed is finished by "
+    "typing its command again.",
+)
 def fit(
     basis_dir: Path,
     observations: Path,
@@ -113,14 +121,17 @@ def fit(
     fix: tuple[str, ...],
     bounds: tuple[str, ...],
     prior: tuple[str, ...],
+    chunk: int,
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
     from ipbasis.basis.artefact import Basis
     from ipbasis.evaluation.figures import plot_queries
     from ipbasis.inverse.estimate import estimate
+    from ipbasis.inverse.stream import Summary, estimate_file, write_estimates
     from ipbasis.inverse.unknown_terms import Library
     from ipbasis.observations import read_observations
+    from ipbasis.tables import has_more_rows
 
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
@@ -130,22 +141,25 @@ def fit(
         if solver not in ("gauss_newton", "library"):
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
-    observed = read_observations(observations, basis.problem)
-    with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
-        estimates = estimate(basis, observed, solver, noise_std)
-        if output.suffix.lower() == ".csv":
-            estimates.table.to_csv(temporary, index=False, float_format="%.8g")
-        else:
-            estimates.table.to_parquet(temporary, index=False)
+    if has_more_rows(observations, chunk):
         if figures is not None:
-            plot_queries(estimates, observed, figures)
-    counts = estimates.table["status"].value_counts()
-    click.echo(f"{len(estimates.table)} queries: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
-    terms = [name for name in basis.problem.unknown_terms if name in estimates.table]
-    searched = [] if terms else [p for p in basis.problem.parameters if p in estimates.table]
+            raise InputError(f"--figures: one chunk at most, {chunk} rows; {observations} has more")
+        summary = estimate_file(basis, observations, output, solver, noise_std, chunk)
+    else:
+        observed = read_observations(observations, basis.problem)
+        with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
+            estimates = estimate(basis, observed, solver, noise_std)
+            write_estimates(estimates.table, temporary)
+            if figures is not None:
+                plot_queries(estimates, observed, figures)
+        summary = Summary.of([estimates.table])
+    counts, head = summary.counts, summary.head
+    click.echo(f"{sum(counts.values())} queries: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    terms = [name for name in basis.problem.unknown_terms if name in head]
+    searched = [] if terms else [p for p in basis.problem.parameters if p in head]
     columns = ["query", *(c for p in searched for c in (p, f"{p}_std")), *terms, "noise_std", "status"]
     with pd.option_context("display.width", 120, "display.max_columns", None):
-        click.echo(estimates.table[columns].head(10).to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+        click.echo(head[columns].to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     click.echo(f"written to {output}" + (f", figures to {figures}" if figures else ""))
 
 

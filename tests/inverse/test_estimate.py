@@ -205,6 +205,31 @@ def test_table_has_the_columns_of_the_contract(basis, oscillator):
     assert list(found) == [*expected, "noise_std", "objective", "iterations", "status", "message"]
 
 
+def test_broken_queries_keep_their_place_and_leave_the_others_alone(basis, oscillator):
+    table, _, _ = simulated(oscillator, 5, noise=1)
+    broken = table.assign(t=table["t"].where(table["query"] != 2, 7.0), u=table["u"].mask(table["query"] == 4))
+    whole, found = estimate(basis, table[~table["query"].isin([2, 4])]), estimate(basis, broken)
+    assert found.table["query"].tolist() == [0, 1, 2, 3, 4]
+    assert found.table["status"].tolist() == [*whole.table["status"][:2], "failed", whole.table["status"][2], "failed"]
+    assert found.table.loc[[2, 4], NAMES].isna().all(axis=None)
+    assert found.table.loc[[2, 4], "message"].tolist() == [
+        "row 200, column 't': 7 is outside the basis domain [0, 3]",
+        "no observation in u",
+    ]
+    pd.testing.assert_frame_equal(found.table.loc[[0, 1, 3]].reset_index(drop=True), whole.table)
+    assert found.solution([1.0])[[0, 1, 3]] == pytest.approx(whole.solution([1.0]))
+    assert found.solution_std([1.0])[[0, 1, 3]] == pytest.approx(whole.solution_std([1.0]))
+    assert np.isnan(found.solution([1.0])[[2, 4]]).all()
+
+
+def test_a_table_of_broken_queries_only(basis, oscillator):
+    table, _, _ = simulated(oscillator, 2)
+    found = estimate(basis, table.assign(t=7.0))
+    assert found.table["status"].tolist() == ["failed", "failed"]
+    assert list(found.table) == list(estimate(basis, table).table)
+    assert found.solution([1.0]).shape == (2, 1, 1)
+
+
 def test_noise_given_twice_is_refused(basis, oscillator):
     table, _, _ = simulated(oscillator, 1)
     with pytest.raises(InputError, match="given twice"):

@@ -141,6 +141,21 @@ def test_solvers_that_do_not_fit_are_refused(terms_basis, lotka_volterra_basis, 
         estimate(terms_basis, table, "adam")
 
 
+@pytest.mark.parametrize("solver", ["library", "free_form"])
+def test_terms_of_broken_queries_are_nan(terms_basis, lotka_volterra, solver):
+    table, _, _ = simulated(lotka_volterra, 3)
+    whole = estimate(terms_basis, table, solver)
+    gone = ["x", "y"] if solver == "library" else ["alpha"]  # without a formula it has to be given
+    found = estimate(
+        terms_basis, table.assign(**{name: table[name].mask(table["query"] == 1) for name in gone}), solver
+    )
+    assert found.table["status"].tolist() == [whole.table["status"][0], "failed", whole.table["status"][2]]
+    assert list(found.table) == list(whole.table)
+    terms, expected = found.terms([1.0, 2.0]), whole.terms([1.0, 2.0])
+    assert terms[[0, 2]] == pytest.approx(expected[[0, 2]], rel=1e-3)
+    assert np.isnan(terms[1]).all()
+
+
 def test_equations_that_do_not_determine_the_terms_are_refused(terms_basis, lotka_volterra):
     values = lotka_volterra.model_dump() | {"equations": ["x_t - alpha*x + f + g", "y_t + gamma*y"]}
     table, _, _ = simulated(lotka_volterra, 1)

@@ -116,12 +116,14 @@ def _over_two_coordinates(one: Estimates, observations: pd.DataFrame) -> Figure:
 
 
 def plot_queries(estimates: Estimates, observations: Observations, directory: Path) -> None:
-    """One picture per query, named after it; all are drawn before the first is put in place."""
+    """One picture per usable query, named after it; all are drawn before the first is put in place."""
     if len(estimates.basis.problem.coordinates) > 2:
         return
     groups = dict(list(observations.table.groupby("query", sort=False)))
     names: dict[str, int] = {}
     for row, query in enumerate(estimates.table["query"]):
+        if query in observations.unusable:
+            continue
         name = re.sub(r"[^\w.-]+", "_", str(query))
         names[name if name not in names else f"{name}_{row}"] = row
     with tempfile.TemporaryDirectory() as drawn:

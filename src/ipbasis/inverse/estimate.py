@@ -1,5 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from ipbasis.inverse.unknown_terms import (
     with_library,
 )
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
+from ipbasis.problem import Problem
 
 SOLVERS = {
     "gauss_newton": GaussNewtonSettings,
@@ -46,6 +48,7 @@ Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSe
 _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
 _BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 2000, 200, 1_000_000
+_SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
 
 
@@ -59,14 +62,14 @@ class Estimates:
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
-        found: the unknown terms of each batch of queries, where the problem has some.
+        found: the unknown terms of each batch and its rows in the table, where the problem has some.
     """
 
     table: pd.DataFrame
     basis: Basis
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
-    found: tuple[tuple[int, Terms], ...] = ()
+    found: tuple[tuple[np.ndarray, Terms], ...] = ()
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
@@ -95,12 +98,11 @@ class Estimates:
         return self._terms(np.broadcast_to(fields, (len(self.table), *np.shape(fields))), "terms_std")
 
     def _terms(self, fields: np.ndarray, what: str) -> np.ndarray:
-        ends = np.cumsum([count for count, _ in self.found])
-        parts = [
-            getattr(found, what)(torch.tensor(fields[end - count : end]))
-            for end, (count, found) in zip(ends, self.found, strict=True)
-        ]
-        return torch.cat(parts).numpy()
+        parts = [getattr(found, what)(torch.tensor(fields[rows])).numpy() for rows, found in self.found]
+        values = np.full((*fields.shape[:2], parts[0].shape[2] if parts else 0), np.nan)
+        for (rows, _), part in zip(self.found, parts, strict=True):
+            values[rows] = part
+        return values
 
 
 def _noise(basis: Basis, batch: Batch, noise_std: float | None) -> tuple[Tensor | None, Tensor | None]:
@@ -129,12 +131,6 @@ def _gauss_newton(
 def _free_form(basis: Basis, physics: Physics, batch: Batch, noise_std) -> tuple[Solution, Terms]:
     """Smooth fits of the data, and the unknown terms that they show."""
     problem = basis.problem
-    if np.isnan(batch.known).any():
-        name = list(problem.parameters)[int(np.argmax(np.isnan(batch.known).any(axis=0)))]
-        raise InputError(
-            f"{problem.name}: without a formula of its terms {name} cannot be told from them: give it in a column "
-            f"{name!r}, or use a library"
-        )
     cells, by_query = _noise(basis, batch, noise_std)
     online = assemble(basis, physics, batch, cells)
     smoothed = smooth(online, by_query)
@@ -194,8 +190,8 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     statuses, messages = judge(problem, evidence)
     columns: dict[str, object] = {"query": batch.queries}
     for j, name in enumerate(problem.parameters):
-        parts = {"": values, "_std": std, "_low": low, "_high": high}
-        columns |= {name + suffix: part[:, j] for suffix, part in parts.items()}
+        parts = zip(_SUFFIXES, (values, std, low, high), strict=True)
+        columns |= {name + suffix: part[:, j] for suffix, part in parts}
     if batch.std is not None:  # the noise was given cell by cell: report its root mean square
         noise = np.sqrt(np.nanmean(np.where(batch.observed, batch.std, np.nan) ** 2, axis=(1, 2)))
     columns |= {
@@ -237,6 +233,113 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solv
     return solver
 
 
+@dataclass(frozen=True)
+class Estimator:
+    """A solver on a basis, made ready once for any number of tables of observations.
+
+    Args:
+        declared: the problem as the user wrote it.
+        basis: for the problem that is searched.
+        physics: its equations, None for the published recipes.
+        solver: settings.
+        noise_std: standard deviation of the errors if it is given by a number.
+    """
+
+    declared: Problem
+    basis: Basis
+    physics: AffinePhysics | PointwisePhysics | None
+    solver: Solver
+    noise_std: float | None
+
+    def accept(self, observations: Observations) -> Observations:
+        """Checked observations of the declared problem, for the problem that is searched.
+
+        Raises:
+            InputError: if they do not go with the solver or the noise.
+        """
+        deviations = [f"{field}_std" for field in self.declared.fields]
+        if self.noise_std is not None and set(deviations) <= set(observations.table):
+            raise InputError(f"noise_std is given twice: as {self.noise_std:g} and by the column {deviations[0]!r}")
+        unusable = dict(observations.unusable)
+        if isinstance(self.solver, FreeForm):
+            unusable = _without_parameters(self.basis.problem, observations) | unusable
+        return replace(observations, problem=self.basis.problem, unusable=unusable)
+
+    def size(self, observations: Observations) -> int:
+        """Number of queries of a batch."""
+        if self.physics is None:  # the published recipe treats all queries as one batch
+            return len(observations.queries)
+        most = _BATCH_POINTWISE if isinstance(self.physics, PointwisePhysics) else _BATCH
+        return min(most, max(1, _BATCH_POINTS // observations.longest))
+
+    def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Solution, Terms | None]]:
+        """Estimates of the usable queries of accepted observations, a batch at a time."""
+        for batch in observations.batches(self.size(observations)):
+            solution, terms = self._solve(batch)
+            table = _table(self.basis, batch, solution, self.noise_std is not None or batch.std is not None)
+            if isinstance(terms, LibraryTerms):
+                table = table.assign(**terms.formulas())
+            yield table, solution, terms
+
+    def _solve(self, batch: Batch) -> tuple[Solution, Terms | None]:
+        basis, physics, solver, noise_std = self.basis, self.physics, self.solver, self.noise_std
+        match solver:
+            case AdamSettings():
+                return _adam(basis, batch, solver), None
+            case TermNetworkSettings():
+                return _term_networks(basis, batch, solver)
+            case FreeForm():
+                return _free_form(basis, physics, batch, noise_std)
+            case Library():
+                optional = torch.tensor([name not in self.declared.parameters for name in basis.problem.parameters])
+                solution = _gauss_newton(basis, physics, batch, solver.search, noise_std, optional)
+                return solution, library_terms(self.declared, solver, basis.problem, solution.parameters)
+            case _:
+                return _gauss_newton(basis, physics, batch, solver, noise_std), None
+
+    def whole(self, tables: Sequence[pd.DataFrame], observations: Observations) -> pd.DataFrame:
+        """The tables of all batches as one, the unusable queries in their places: ``failed``, without numbers."""
+        usable = observations.usable
+        if usable.all():
+            return pd.concat(tables, ignore_index=True)
+        queries = observations.queries[~usable]
+        numbers = [name + suffix for name in self.basis.problem.parameters for suffix in _SUFFIXES]
+        columns = {"query": queries, **dict.fromkeys([*numbers, "noise_std", "objective"], np.nan), "iterations": 0}
+        columns |= {"status": "failed", "message": [observations.unusable[query] for query in queries]}
+        if isinstance(self.solver, Library):
+            columns |= dict.fromkeys(self.declared.unknown_terms, "")
+        places = np.concatenate([np.flatnonzero(usable), np.flatnonzero(~usable)])
+        table = pd.concat([*tables, pd.DataFrame(columns)], ignore_index=True)
+        return table.iloc[np.argsort(places)].reset_index(drop=True)
+
+
+def _without_parameters(problem: Problem, observations: Observations) -> dict[Hashable, str]:
+    """Queries that do not give every parameter, where the terms have no formula."""
+    unusable: dict[Hashable, str] = {}
+    for name in problem.parameters:
+        reason = f"without a formula of its terms {name} cannot be told from them: give it in a column {name!r}"
+        if name not in observations.table:
+            raise InputError(f"{problem.name}: {reason}, or use a library")
+        missing = observations.table["query"][observations.table[name].isna()]
+        unusable |= dict.fromkeys(missing.unique(), reason)
+    return unusable
+
+
+def prepare(basis: Basis, solver: str | Solver = "gauss_newton", noise_std: float | None = None) -> Estimator:
+    """Make a solver ready, see `estimate`.
+
+    Raises:
+        InputError: if the solver is not known or does not fit the problem.
+    """
+    solver, declared = _solver(basis, solver, noise_std), basis.problem
+    if isinstance(solver, Library):
+        basis = basis.for_problem(with_library(declared, solver))
+    elif declared.unknown_terms:
+        basis = basis.for_problem(searched_problem(declared))
+    physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
+    return Estimator(declared, basis, physics, solver, noise_std)
+
+
 def estimate(
     basis: Basis,
     observations: Observations | pd.DataFrame | str | Path,
@@ -255,65 +358,46 @@ def estimate(
             estimate it per query, unless the table has ``<field>_std`` columns.
 
     Raises:
-        InputError: if the observations are faulty, or the solver is not known or does not fit the problem.
+        InputError: if the observations are faulty, or the solver is not known or does not fit the problem. Queries
+            that merely cannot be estimated get the status ``failed``.
     """
-    solver = _solver(basis, solver, noise_std)
+    estimator = prepare(basis, solver, noise_std)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
         observations = check_observations(observations, basis.problem)
-    deviations = [f"{field}_std" for field in basis.problem.fields]
-    if noise_std is not None and set(deviations) <= set(observations.table):
-        raise InputError(f"noise_std is given twice: as {noise_std:g} and by the column {deviations[0]!r}")
-    declared = basis.problem
-    if isinstance(solver, Library):
-        basis = basis.for_problem(with_library(declared, solver))
-    elif declared.unknown_terms:
-        basis = basis.for_problem(searched_problem(declared))
-    observations = replace(observations, problem=basis.problem)
-    optional = torch.tensor([name not in declared.parameters for name in basis.problem.parameters])
-    physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
-
-    def solve(batch: Batch) -> tuple[Solution, Terms | None]:
-        match solver:
-            case AdamSettings():
-                return _adam(basis, batch, solver), None
-            case TermNetworkSettings():
-                return _term_networks(basis, batch, solver)
-            case FreeForm():
-                return _free_form(basis, physics, batch, noise_std)
-            case Library():
-                solution = _gauss_newton(basis, physics, batch, solver.search, noise_std, optional)
-                return solution, library_terms(declared, solver, basis.problem, solution.parameters)
-            case _:
-                return _gauss_newton(basis, physics, batch, solver, noise_std), None
-
+    observations = estimator.accept(observations)
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
-    found: list[tuple[int, Terms]] = []
-    total = len(observations.queries)
-    longest = observations.table["query"].value_counts().iloc[0]
-    most = _BATCH_POINTWISE if isinstance(physics, PointwisePhysics) else _BATCH
-    # the published recipe treats all queries as one batch
-    size = total if physics is None else min(most, max(1, _BATCH_POINTS // longest))
-    with tqdm(total=total, desc="queries", disable=total <= size) as progress:
-        for batch in observations.batches(size):
-            solution, terms = solve(batch)
-            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None)
-            if isinstance(terms, LibraryTerms):
-                table = table.assign(**terms.formulas())
-            if declared.unknown_terms:
-                found.append((len(batch.queries), terms))
+    found: list[tuple[np.ndarray, Terms]] = []
+    rows, done = np.flatnonzero(observations.usable), 0
+    with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
+        for table, solution, terms in estimator.batches(observations):
+            if basis.problem.unknown_terms:
+                found.append((rows[done : done + len(table)], terms))
             tables.append(table)
             readouts.append(solution.readouts)
             covariances.append(solution.readout_covariance)
-            progress.update(len(batch.queries))
-    fields = len(basis.problem.fields)
+            done += len(table)
+            progress.update(len(table))
+    basis = estimator.basis
+    shape = len(basis.problem.fields), basis.record.functions
+    unknowns = shape[0] * shape[1]
     return Estimates(
-        pd.concat(tables, ignore_index=True),
+        estimator.whole(tables, observations),
         basis,
-        torch.cat(readouts).unflatten(1, (fields, -1)).numpy(),
-        None if physics is None else torch.cat(covariances).numpy(),
+        _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
+        None if estimator.physics is None else _whole(covariances, observations.usable, unknowns, unknowns),
         tuple(found),
     )
+
+
+def _whole(parts: Sequence[Tensor], usable: np.ndarray, *shape: int) -> np.ndarray:
+    """Batches of the usable queries as one array (queries, *shape), NaN for the others."""
+    if usable.all():
+        return torch.cat(list(parts)).numpy()
+    values = np.full((len(usable), *shape), np.nan)
+    if parts:
+        values[usable] = torch.cat(list(parts)).numpy()
+    return values
