@@ -40,6 +40,21 @@ def main() -> None:
     warnings.showwarning = _one_line
 
 
+def _noise_std(given: tuple[str, ...]) -> float | dict[str, float] | None:
+    """The values of --noise-std: numbers by field, or a single one for all."""
+    found = {}
+    for text in given:
+        field, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise InputError(f"--noise-std {text!r}: a number such as 0.1 is right, or x=0.1 for a field x") from None
+        if field in found or "" in found or (found and not field):
+            raise InputError("--noise-std: one number for all fields is right, or one for each as x=0.1")
+        found[field] = value
+    return found.get("", found or None)
+
+
 @main.command()
 @click.argument("basis_dir", type=click.Path(path_type=Path))
 @click.argument("observations", type=click.Path(path_type=Path))
@@ -52,7 +67,13 @@ def main() -> None:
 )
 @click.option("--degree", type=click.IntRange(0), help="Unknown terms: all monomials up to this degree  [default: 2]")
 @click.option("--library", multiple=True, help="Unknown terms: a further function, such as 'x/(1 + x)'; repeatable.")
-@click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
+@click.option(
+    "--noise-std",
+    multiple=True,
+    help="Standard deviation of the errors, for all fields, or of one: x=0.1; repeatable. Estimated if not given.",
+)
+@click.option("--noise", default="gaussian", show_default=True, help="Or lognormal: errors proportional to the fields.")
+@click.option("--loss", default="squares", show_default=True, help="Or huber: outliers count for little.")
 def fit(
     basis_dir: Path,
     observations: Path,
@@ -61,7 +82,9 @@ def fit(
     solver: str,
     degree: int | None,
     library: tuple[str, ...],
-    noise_std: float | None,
+    noise_std: tuple[str, ...],
+    noise: str,
+    loss: str,
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
@@ -80,7 +103,7 @@ def fit(
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
     observed = read_observations(observations, basis.problem)
     with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
-        estimates = estimate(basis, observed, solver, noise_std)
+        estimates = estimate(basis, observed, solver, _noise_std(noise_std), noise, loss)
         if output.suffix.lower() == ".csv":
             estimates.table.to_csv(temporary, index=False, float_format="%.8g")
         else:

@@ -128,7 +128,7 @@ class Problem(Declared):
                 raise ValueError(f"{name!r} cannot be a name: use letters and digits, and no function or constant")
             if "_" in name and name in self.fields:
                 raise ValueError(f"field {name!r}: no underscore in the name of a field, it marks derivatives")
-            if name in _RESERVED:
+            if name in (*_RESERVED, *(f"{field}_noise" for field in self.fields)):
                 raise ValueError(f"{name!r} cannot be a name: tables have a column of that name")
             if names.count(name) > 1:
                 raise ValueError(f"name {name!r} is used twice")

@@ -1,5 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
 from ipbasis.inverse.intervals import intervals
 from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
+from ipbasis.inverse.reweighting import Errors, Fit, fit_in_rounds, fit_once, with_noise_std
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.inverse.solution import Solution, without_errors
 from ipbasis.inverse.term_networks import TermNetworkSettings, fit_term_networks
@@ -54,7 +56,8 @@ class Estimates:
 
     Args:
         table: one row per query: ``query``, for each parameter p ``p, p_std, p_low, p_high``, then
-            ``noise_std, objective, iterations, status, message``.
+            ``noise_std, objective, iterations, status, message``, and ``<field>_noise_std`` where the problem has
+            several fields.
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
@@ -154,8 +157,8 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     return without_errors(search.parameters.double(), readouts, loss, misfit, counts, settings.steps)
 
 
-def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) -> pd.DataFrame:
-    problem = basis.problem
+def _table(basis: Basis, fit: Fit, noise_given: bool) -> pd.DataFrame:
+    problem, batch, solution = basis.problem, fit.batch, fit.solution
     values = solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     known = np.isfinite(batch.known)
@@ -163,7 +166,9 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     freedom = solution.freedom.numpy()
     low, high = intervals(values, std, None if noise_given else freedom)
     noise, misfit = solution.noise_std.numpy(), solution.misfit.numpy()
-    size = amplitude(batch).numpy()
+    floor = max(basis.record.accuracy.floor, basis.record.accuracy.residual) * amplitude(batch).numpy()
+    if batch.std is not None:  # in units of the standard deviations, as the misfits
+        floor *= np.sqrt(np.nanmean(np.where(batch.observed, batch.std, np.nan) ** -2.0, axis=(1, 2)))
     evidence = Evidence(
         estimates=values,
         std=std,
@@ -179,7 +184,7 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         misfit=misfit,
         free_misfit=solution.free_misfit.numpy(),
         free_freedom=solution.free_freedom.numpy(),
-        floor=max(basis.record.accuracy.floor, basis.record.accuracy.residual) * size,
+        floor=floor,
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
         converged=solution.converged.numpy(),
@@ -190,8 +195,9 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     for j, name in enumerate(problem.parameters):
         parts = {"": values, "_std": std, "_low": low, "_high": high}
         columns |= {name + suffix: part[:, j] for suffix, part in parts.items()}
-    if batch.std is not None:  # the noise was given cell by cell: report its root mean square
-        noise = np.sqrt(np.nanmean(np.where(batch.observed, batch.std, np.nan) ** 2, axis=(1, 2)))
+    by_field, counts = fit.noise_std.numpy(), batch.observed.sum(1)
+    if batch.std is not None:  # given or estimated not as one number: report the root mean square over the cells
+        noise = np.sqrt(np.nansum(counts * by_field**2, axis=1) / counts.sum(1))
     columns |= {
         "noise_std": noise,
         "objective": solution.objective.numpy(),
@@ -199,6 +205,8 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         "status": statuses,
         "message": messages,
     }
+    if len(problem.fields) > 1:
+        columns |= {f"{field}_noise_std": by_field[:, i] for i, field in enumerate(problem.fields)}
     return pd.DataFrame(columns)
 
 
@@ -211,7 +219,9 @@ def _term_networks(basis: Basis, batch: Batch, settings: TermNetworkSettings) ->
     ), found
 
 
-def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solver:
+def _solver(
+    basis: Basis, solver: str | Solver, noise_std: float | Mapping[str, float] | None, errors: Errors
+) -> Solver:
     """The settings that are meant, checked against the problem."""
     problem = basis.problem
     if isinstance(solver, str):
@@ -226,8 +236,14 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solv
         raise InputError(f"{problem.name}: the solver 'adam' needs an affine split; 'term_networks' does not")
     if isinstance(solver, _PUBLISHED) and noise_std is not None:
         raise InputError(f"the solver {solver.solver!r} takes no noise_std: the published recipe has no error bars")
-    if noise_std is not None and not (np.isfinite(noise_std) and noise_std > 0):
-        raise InputError(f"noise_std {noise_std:g}: a standard deviation must be above zero")
+    if not errors.ordinary and not isinstance(solver, GaussNewtonSettings | Library):
+        option = "lognormal noise" if errors.noise == "lognormal" else "the loss 'huber'"
+        raise InputError(f"the solver {solver.solver!r} does not know {option}; 'gauss_newton' and 'library' do")
+    given = noise_std if isinstance(noise_std, Mapping) else {} if noise_std is None else {"": noise_std}
+    for name, std in given.items():
+        if not (np.isfinite(std) and std > 0):
+            where = f" of {name}" if name else ""
+            raise InputError(f"noise_std{where} {std:g}: a standard deviation must be above zero")
     return solver
 
 
@@ -235,7 +251,9 @@ def estimate(
     basis: Basis,
     observations: Observations | pd.DataFrame | str | Path,
     solver: str | Solver = "gauss_newton",
-    noise_std: float | None = None,
+    noise_std: float | Mapping[str, float] | None = None,
+    noise: str = "gaussian",
+    loss: str = "squares",
 ) -> Estimates:
     """Estimate the parameters of every query, and its unknown terms.
 
@@ -245,20 +263,28 @@ def estimate(
         solver: ``gauss_newton`` (unknown terms as polynomials of degree 2), ``library`` (unknown terms by
             functions of your choice), ``free_form`` (unknown terms without a formula), ``adam`` or
             ``term_networks`` (the published recipes), or settings of one of them.
-        noise_std: standard deviation of the observations' errors, in the units of the fields; None to
-            estimate it per query, unless the table has ``<field>_std`` columns.
+        noise_std: standard deviation of the observations' errors, in the units of the fields, one for all or by
+            field; None to estimate it per query, unless the table has ``<field>_std`` columns. One estimate holds
+            for all fields of a query, unless its data say otherwise (see `fit_in_rounds`).
+        noise: ``gaussian``, or ``lognormal``: errors proportional to fields above zero, log y = log u + σ e. All
+            standard deviations of the noise are relative then, they mean σ.
+        loss: ``squares``, or ``huber``, which bounds the influence of outliers.
 
     Raises:
         InputError: if the observations are faulty, or the solver is not known or does not fit the problem.
     """
-    solver = _solver(basis, solver, noise_std)
+    errors = Errors(noise, loss)
+    solver = _solver(basis, solver, noise_std, errors)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
         observations = check_observations(observations, basis.problem)
     deviations = [f"{field}_std" for field in basis.problem.fields]
     if noise_std is not None and set(deviations) <= set(observations.table):
-        raise InputError(f"noise_std is given twice: as {noise_std:g} and by the column {deviations[0]!r}")
+        raise InputError(f"noise_std is given twice: as {noise_std} and by the column {deviations[0]!r}")
+    errors.check(observations)
+    if isinstance(noise_std, Mapping) or (noise_std is not None and not errors.ordinary):
+        observations, noise_std = with_noise_std(observations, noise_std), None
     declared = basis.problem
     if isinstance(solver, Library):
         basis = basis.for_problem(with_library(declared, solver))
@@ -268,19 +294,30 @@ def estimate(
     optional = torch.tensor([name not in declared.parameters for name in basis.problem.parameters])
     physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
 
-    def solve(batch: Batch) -> tuple[Solution, Terms | None]:
+    def noise_given(batch: Batch) -> bool:
+        return noise_std is not None or batch.std is not None
+
+    def in_rounds(batch: Batch, settings: GaussNewtonSettings, optional: Tensor | None = None) -> Fit:
+        def squares(part: Batch) -> Solution:
+            return _gauss_newton(basis, physics, part, settings, noise_std, optional)
+
+        return fit_in_rounds(basis, batch, errors, noise_given(batch), squares)
+
+    def solve(batch: Batch) -> tuple[Fit, Terms | None]:
         match solver:
             case AdamSettings():
-                return _adam(basis, batch, solver), None
+                return fit_once(batch, _adam(basis, batch, solver)), None
             case TermNetworkSettings():
-                return _term_networks(basis, batch, solver)
+                solution, terms = _term_networks(basis, batch, solver)
+                return fit_once(batch, solution), terms
             case FreeForm():
-                return _free_form(basis, physics, batch, noise_std)
+                solution, terms = _free_form(basis, physics, batch, noise_std)
+                return fit_once(batch, solution), terms
             case Library():
-                solution = _gauss_newton(basis, physics, batch, solver.search, noise_std, optional)
-                return solution, library_terms(declared, solver, basis.problem, solution.parameters)
+                fit = in_rounds(batch, solver.search, optional)
+                return fit, library_terms(declared, solver, basis.problem, fit.solution.parameters)
             case _:
-                return _gauss_newton(basis, physics, batch, solver, noise_std), None
+                return in_rounds(batch, solver), None
 
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
@@ -293,15 +330,15 @@ def estimate(
     size = total if physics is None else min(most, max(1, _BATCH_POINTS // longest))
     with tqdm(total=total, desc="queries", disable=total <= size) as progress:
         for batch in observations.batches(size):
-            solution, terms = solve(batch)
-            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None)
+            fit, terms = solve(batch)
+            table = _table(basis, fit, noise_given(batch))
             if isinstance(terms, LibraryTerms):
                 table = table.assign(**terms.formulas())
             if declared.unknown_terms:
                 found.append((len(batch.queries), terms))
             tables.append(table)
-            readouts.append(solution.readouts)
-            covariances.append(solution.readout_covariance)
+            readouts.append(fit.solution.readouts)
+            covariances.append(fit.solution.readout_covariance)
             progress.update(len(batch.queries))
     fields = len(basis.problem.fields)
     return Estimates(
