@@ -1,4 +1,4 @@
-"""Noise by field, noise proportional to the fields, outliers: at the statistical limit of each, with honest intervals."""
+"""Noise by field, noise proportional to the fields, outliers: at the limit of each, with intervals that cover."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ipbasis import Basis, InputError, estimate
 from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.inverse.reweighting import Errors, _Residuals, _unequal
 from ipbasis.observations import long_table
+from ipbasis.problem import Tasks
 from ipbasis.reference.solutions import solutions
 
 OSCILLATOR = ["a1", "a2", "a3"]
@@ -34,13 +35,12 @@ def populations(best, count, seed=0):
     return simulated(best.problem, count, TIMES, seed, {"x": [0.3, 2], "y": [0.3, 2]})
 
 
-def bounds(problem, tasks, times, std, count):
+def bounds(problem, tasks, times, std, count, known=()):
     """(queries, P) smallest possible standard errors for noise of standard deviation (queries or 1, n or 1, F)."""
-    rows = (sensitivities(problem, tasks, times) / std[..., None]).reshape(
-        len(tasks), -1, count + tasks.initial.shape[1]
-    )
+    rows = np.delete(sensitivities(problem, tasks, times) / std[..., None], known, axis=3)
+    rows = rows.reshape(len(tasks), -1, rows.shape[3])
     inverse = np.linalg.inv(np.einsum("qiu,qiv->quv", rows, rows))
-    return np.sqrt(np.einsum("quu->qu", inverse))[:, :count]
+    return np.sqrt(np.einsum("quu->qu", inverse))[:, : count - len(known)]
 
 
 def ratios(table, tasks, names, bound):
@@ -59,18 +59,18 @@ NORMAL_MEDIAN = 0.674  # of the modulus of standard normal errors
 
 def test_each_field_has_noise_of_its_own(best):
     """x with 0.01, y with 0.5: errors at the bound of those, and a fraction of those with one noise for both."""
-    tasks, exact, rng = populations(best, 60)
+    tasks, exact, rng = populations(best, 24)
     std = np.array([0.01, 0.5])
     table = long_table(best.problem, TIMES, exact + std * rng.standard_normal(exact.shape))
     found = estimate(best, table).table
     bound = bounds(best.problem, tasks, TIMES, std[None, None], 4)
     errors = np.abs(ratios(found, tasks, PREDATORS, bound))
-    assert np.median(errors) == pytest.approx(NORMAL_MEDIAN, abs=0.12)
-    assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.04)
+    assert np.median(errors) == pytest.approx(NORMAL_MEDIAN, abs=0.15)
+    assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.05)
     assert found["x_noise_std"].median() == pytest.approx(0.01, rel=0.1)
     assert found["y_noise_std"].median() == pytest.approx(0.5, rel=0.1)
     assert found["noise_std"].median() == pytest.approx(np.sqrt((std**2).mean()), rel=0.1)
-    assert (found["status"] == "ok").mean() > 0.9
+    assert not found["status"].isin(["poor_fit", "failed"]).any()
     common = estimate(best, table, noise_std=float(np.sqrt((std**2).mean()))).table
     assert np.median(np.abs(ratios(common, tasks, PREDATORS, bound))) > 3 * np.median(errors)
 
@@ -88,59 +88,58 @@ def test_given_noise_by_field_equals_noise_by_cell(best):
 
 def test_equal_noise_is_estimated_as_one(best):
     """At a test of 5 %: nearly all queries keep one noise for both fields."""
-    _, exact, rng = populations(best, 40)
+    _, exact, rng = populations(best, 30)
     found = estimate(best, long_table(best.problem, TIMES, exact + 0.1 * rng.standard_normal(exact.shape))).table
     assert (found["x_noise_std"] == found["y_noise_std"]).mean() > 0.8
     assert found["noise_std"].median() == pytest.approx(0.1, rel=0.1)
 
 
 def test_a_field_that_nobody_saw(best):
-    tasks, exact, rng = populations(best, 30)
-    table = long_table(best.problem, TIMES, exact + 0.02 * rng.standard_normal(exact.shape)).drop(columns="y")
-    found = estimate(best, table.assign(delta=tasks.parameters[table["query"], 3])).table
-    assert found["y_noise_std"].isna().all()
-    assert (found["x_noise_std"] == found["noise_std"]).all()
-    only = estimate(best, table, noise_std={"x": 0.02}, loss="huber").table
-    assert only["y_noise_std"].isna().all()
-    assert only["x_noise_std"].to_numpy() == pytest.approx(0.02)
+    """y is found from x, where beta is known: otherwise its scale could be anything."""
+    tasks, exact, rng = populations(best, 6)
+    table = long_table(best.problem, TIMES, exact + 0.01 * rng.standard_normal(exact.shape)).drop(columns="y")
+    table = table.assign(beta=tasks.parameters[table["query"], 1])
+    for options in ({}, {"noise_std": {"x": 0.01}, "loss": "huber"}):
+        found = estimate(best, table, **options).table
+        errors = (found[PREDATORS].to_numpy() - tasks.parameters) / found[[f"{p}_std" for p in PREDATORS]]
+        assert np.median(np.abs(errors.drop(columns="beta_std"))) < 1.2
+        assert found["y_noise_std"].isna().all()
+        assert found["x_noise_std"].to_numpy() == pytest.approx(found["noise_std"].to_numpy())
+        assert found["x_noise_std"].median() == pytest.approx(0.01, rel=0.15)
 
 
 def test_lognormal_noise_reaches_the_bound_of_its_logarithm(best):
     """10 %: no bias, errors as small as those of log y can be, and intervals that cover."""
-    tasks, exact, rng = populations(best, 120)
+    tasks, exact, rng = populations(best, 40)
     table = long_table(best.problem, TIMES, exact * np.exp(0.1 * rng.standard_normal(exact.shape)))
     found = estimate(best, table, noise="lognormal").table
     errors = ratios(found, tasks, PREDATORS, bounds(best.problem, tasks, TIMES, 0.1 * exact, 4))
-    assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.1)
-    assert np.abs(np.median(errors, axis=0)).max() < 0.35  # the standard error of the median is 0.11
-    assert 0.9 <= coverage(found, tasks, PREDATORS) <= 0.99
+    assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.12)
+    assert np.abs(np.median(errors, axis=0)).max() < 0.5  # the standard error of the median is 0.2
+    assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.07)  # four correlated ones of 40 queries
     assert found["noise_std"].median() == pytest.approx(0.1, rel=0.05)
     assert (found["status"] == "ok").mean() > 0.9
 
 
-@pytest.fixture(scope="module")
-def positive(oscillator):
-    """Oscillators that stay above zero."""
+@pytest.mark.parametrize("given", [True, False])
+def test_lognormal_noise_of_linear_equations(basis, oscillator, given):
+    """10 % on oscillators that stay above zero, a3 known: without it few of them tell their parameters."""
     times = np.linspace(0, 3, 60)[None, :, None]
     tasks, exact, rng = simulated(oscillator, 600, times, 0, {"u": [1, 5], "u_t": [0, 5]})
     kept = (exact > 0.2).all(axis=(1, 2))
-    return times, tasks[kept], exact[kept], rng
-
-
-@pytest.mark.parametrize("given", [True, False])
-def test_lognormal_noise_of_linear_equations(basis, oscillator, positive, given):
-    times, tasks, exact, rng = positive
+    tasks, exact = Tasks(tasks.parameters[kept], tasks.initial[kept]), exact[kept]
     table = long_table(oscillator, times, exact * np.exp(0.1 * rng.standard_normal(exact.shape)))
+    table["a3"] = tasks.parameters[table["query"], 2]
     found = estimate(basis, table, noise="lognormal", noise_std=0.1 if given else None).table
-    bound = bounds(oscillator, tasks, times, 0.1 * exact, 3)
-    rows = (bound < 0.4).all(axis=1)
+    bound = bounds(oscillator, tasks, times, 0.1 * exact, 3, known=[2])
+    rows = (bound < 0.3).all(axis=1)
     assert rows.sum() > 100
-    errors = ratios(found, tasks, OSCILLATOR, bound)[rows]
-    assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.12)
-    assert np.abs(np.median(errors, axis=0)).max() < 0.35
-    assert 0.9 <= coverage(found, tasks, OSCILLATOR, rows) <= 0.99
+    errors = ((found[OSCILLATOR].to_numpy() - tasks.parameters)[:, :2] / bound)[rows]
+    assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.1)
+    assert np.abs(np.median(errors, axis=0)).max() < 0.35  # the standard error of the median is 0.1
+    assert 0.9 <= coverage(found, Tasks(tasks.parameters[:, :2], tasks.initial), OSCILLATOR[:2], rows) <= 0.99
     assert np.median(found["noise_std"]) == pytest.approx(0.1, rel=0.05)
-    assert not found["status"].isin(["poor_fit", "failed"]).any()
+    assert not found["status"][rows].isin(["poor_fit", "failed"]).any()
 
 
 def oscillations(oscillator, count=200, number=60):
@@ -191,14 +190,14 @@ def test_huber_costs_little_without_outliers(basis, oscillator):
 
 def test_huber_of_nonlinear_equations_with_missing_cells_and_points_of_their_own(best):
     """Every third y is missing, queries differ in number and place of their points, one x in 20 is wild."""
-    tasks, exact, rng = populations(best, 40)
+    tasks, exact, rng = populations(best, 24)
     values = exact + np.array([0.02, 0.1]) * rng.standard_normal(exact.shape)
     values[..., 0] += np.where(rng.random(values.shape[:2]) < 0.05, 1.0, 0.0)
     table = long_table(best.problem, TIMES, values)
     table.loc[::3, "y"] = np.nan
     kept = table[rng.random(len(table)) < 0.5 + 0.5 * (table["query"] % 2)]
     found = estimate(best, kept, loss="huber").table
-    assert found["query"].tolist() == list(range(40))
+    assert found["query"].tolist() == list(range(24))
     bound = np.stack([bounds(best.problem, tasks[i : i + 1], TIMES, _cells(kept, i), 4)[0] for i in range(len(tasks))])
     errors = np.abs(ratios(found, tasks, PREDATORS, bound))
     assert np.median(errors) < 1.3 * NORMAL_MEDIAN

@@ -36,6 +36,7 @@ from ipbasis.inverse.unknown_terms import (
 )
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
 
+Noise = float | Mapping[str, float] | None
 SOLVERS = {
     "gauss_newton": GaussNewtonSettings,
     "free_form": FreeForm,
@@ -219,9 +220,7 @@ def _term_networks(basis: Basis, batch: Batch, settings: TermNetworkSettings) ->
     ), found
 
 
-def _solver(
-    basis: Basis, solver: str | Solver, noise_std: float | Mapping[str, float] | None, errors: Errors
-) -> Solver:
+def _solver(basis: Basis, solver: str | Solver, noise_std: Noise, errors: Errors) -> Solver:
     """The settings that are meant, checked against the problem."""
     problem = basis.problem
     if isinstance(solver, str):
@@ -251,7 +250,7 @@ def estimate(
     basis: Basis,
     observations: Observations | pd.DataFrame | str | Path,
     solver: str | Solver = "gauss_newton",
-    noise_std: float | Mapping[str, float] | None = None,
+    noise_std: Noise = None,
     noise: str = "gaussian",
     loss: str = "squares",
 ) -> Estimates:

@@ -7,10 +7,10 @@ of Gauss and Newton to the estimate that is meant:
     d = y - u,  r = 1              gaussian noise
     d = u log(y/u),  r = u         lognormal noise, log y = log u + σ e
     t² = σ² r² + floor²            variance of d, floor the error of the basis itself
-    z = u + t ψ(d/t) / m           m the mean of ψ'
-    s = κ t                        κ² the variance of ψ/m, by which the error bars are those of an M-estimate
+    z = u + t ψ(d/t) / w
+    s² = κ² t² / w                 w ≈ ψ(d/t) / (d/t), and κ² such that the error bars are those of an M-estimate
 
-ψ is the identity (m = κ = 1) for squares, and Huber's, bounded at 1.345, for outliers: 95 % efficient for normal
+ψ is the identity (w = κ = 1) for squares, and Huber's, bounded at 1.345, for outliers: 95 % efficient for normal
 errors. An estimated σ is that of Huber's proposal 2, for squares the usual root mean square: Σ ψ²(d/t) is what is
 expected of as many degrees of freedom.
 
@@ -34,9 +34,11 @@ from ipbasis.observations import Batch, Observations
 _BOUND = 1.345
 # mean of ψ² for standard normal errors
 _MEAN_SQUARE = 2 * norm.cdf(_BOUND) - 1 - 2 * _BOUND * norm.pdf(_BOUND) + 2 * _BOUND**2 * norm.sf(_BOUND)
-_LEAST_SLOPE = 0.5  # of the mean of ψ': far from the fit steps would else be too long
+# of Huber's weights: with less z would be so far off that the solvers took it for a fault of the equation
+_LEAST_WEIGHT = 0.2
+_LEAST_SLOPE = 0.1  # mean of ψ', below which nothing is told by the formula for κ
 _LEAST_SHARE = 0.1  # of a positive observation, below which a fit is not taken as a point to linearise at
-_FIRST_NOISE = 0.2  # relative, to find the first fit to data with lognormal noise
+_FIRST_NOISE = 0.2  # relative, to find a first fit
 _ROUNDS = 12
 _AT_REST = 0.1  # change of the fit in units of its standard error that calls for no further round
 _SCALE_ROUNDS, _SCALE_SETTLED = 60, 1e-4
@@ -79,10 +81,6 @@ class Errors:
         """ψ of standardised residuals."""
         return ratio if self.loss == "squares" else ratio.clamp(-_BOUND, _BOUND)
 
-    def slope(self, ratio: Tensor) -> Tensor:
-        """ψ' of standardised residuals."""
-        return torch.ones_like(ratio) if self.loss == "squares" else (ratio.abs() < _BOUND).to(ratio.dtype)
-
     def check(self, observations: Observations) -> None:
         """Raise an `InputError` where lognormal noise cannot have led to an observation."""
         if self.noise == "gaussian":
@@ -90,10 +88,11 @@ class Errors:
         table = observations.table
         for field in observations.problem.fields:
             if (wrong := (table[field] <= 0).to_numpy()).any():
-                row = table.iloc[int(np.argmax(wrong))]
+                row = int(np.argmax(wrong))
+                query, value = table["query"].iloc[row], table[field].iloc[row]
                 raise InputError(
-                    f"query {row['query']}: {field} = {row[field]:g}, but lognormal noise leaves values above zero: "
-                    f"leave the cell empty, or take gaussian noise"
+                    f"query {query}: {field} = {value:g}, but lognormal noise leaves values above zero: leave the "
+                    f"cell empty, or take gaussian noise"
                 )
 
 
@@ -163,6 +162,10 @@ def fit_in_rounds(
     first = batch
     if errors.noise == "lognormal":
         first = replace(batch, std=batch.values * (_FIRST_NOISE if batch.std is None else batch.std))
+    elif errors.loss == "huber" and batch.std is None:
+        # not estimated: with outliers a fit that follows every observation can seem the likeliest
+        noise = _FIRST_NOISE * amplitude(batch)[:, None, None]
+        first = replace(batch, std=noise.expand(batch.values.shape).numpy())
     solution, values = solve(first), torch.as_tensor(batch.values)
     std = solution.noise_std[:, None, None].expand_as(values)
     if first.std is not None:
@@ -297,16 +300,17 @@ def _round(basis: Basis, batch: Batch, errors: Errors, about: _About, separate: 
     ratio = residuals.residual / total.sqrt()
     squares, count = errors.bounded(ratio).square().sum((1, 2)), counts.sum(1)
     freedom = residuals.freedom.sum(1)
-    values, factor = centre + residual, torch.ones_like(count)
+    std, values = total, centre + residual
     if errors.loss == "huber":
-        slope = (errors.slope(ratio) * observed).sum((1, 2)) / count
-        slope = slope.clamp_min(_LEAST_SLOPE)
-        values = centre + total.sqrt() * errors.bounded(ratio) / slope[:, None, None]
-        # Huber's K² and, where given noise is exceeded, the spread that ψ really has
+        weight = (_BOUND / ratio.abs().clamp_min(_BOUND)).clamp_min(_LEAST_WEIGHT)
+        values = centre + total.sqrt() * errors.bounded(ratio) / weight
+        inside = (ratio.abs() < _BOUND) * observed
+        slope = (inside.sum((1, 2)) / count).clamp_min(_LEAST_SLOPE)
+        # Huber's K and, where given noise is exceeded, the spread that ψ really has
         finite = 1 + (count - freedom) / count * (1 - slope) / slope
         spread = (squares / freedom.clamp_min(1.0)).clamp_min(errors.mean_square)
-        factor = finite.square() * spread / slope.square()
-    std = total * factor[:, None, None]
+        factor = (finite / slope).square() * spread * (weight * observed).sum((1, 2)) / count
+        std = total * factor[:, None, None] / weight
     return _Round(
         values=values.where(observed, 0.0),
         std=std.sqrt(),
