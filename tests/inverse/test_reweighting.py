@@ -94,6 +94,17 @@ def test_equal_noise_is_estimated_as_one(best):
     assert found["noise_std"].median() == pytest.approx(0.1, rel=0.1)
 
 
+def test_few_observations_do_not_hide_the_noise(best):
+    """15 points and 64 functions: a fit could follow every observation, and leave no noise to estimate."""
+    times = np.linspace(0, 10, 15)[None, :, None]
+    tasks, exact, rng = simulated(best.problem, 20, times, 0, {"x": [0.3, 2], "y": [0.3, 2]})
+    found = estimate(best, long_table(best.problem, times, exact + 0.05 * rng.standard_normal(exact.shape))).table
+    assert (found["status"] == "ok").mean() > 0.8
+    assert found["noise_std"].median() == pytest.approx(0.05, rel=0.15)
+    errors = ratios(found, tasks, PREDATORS, bounds(best.problem, tasks, times, np.full((1, 1, 2), 0.05), 4))
+    assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.2)
+
+
 def test_a_field_that_nobody_saw(best):
     """y is found from x, where beta is known: otherwise its scale could be anything."""
     tasks, exact, rng = populations(best, 6)

@@ -39,6 +39,7 @@ _LEAST_WEIGHT = 0.2
 _LEAST_SLOPE = 0.1  # mean of ψ', below which nothing is told by the formula for κ
 _LEAST_SHARE = 0.1  # of a positive observation, below which a fit is not taken as a point to linearise at
 _FIRST_NOISE = 0.2  # relative, to find a first fit
+_LOST = 0.5  # degrees of freedom, below which a fit left nothing to estimate the noise from
 _ROUNDS = 12
 _AT_REST = 0.1  # change of the fit in units of its standard error that calls for no further round
 _SCALE_ROUNDS, _SCALE_SETTLED = 60, 1e-4
@@ -148,7 +149,8 @@ def fit_in_rounds(
     """Fit a batch in as many rounds as its errors ask for; ordinary errors of equal size ask for one.
 
     Where the noise is not given, fields share one noise, unless each has ten observations or more and Bartlett's
-    test rejects equal noise at 5 %: then each has its own.
+    test rejects equal noise at 5 %: then each has its own. A fit that left nothing to estimate the noise from is
+    done anew from a large noise.
 
     Args:
         basis: the functions.
@@ -157,27 +159,30 @@ def fit_in_rounds(
         noise_given: whether their size is known.
         solve: least squares on a batch; standard deviations are without the error of the basis.
     """
-    if errors.ordinary and (noise_given or batch.values.shape[2] == 1):
-        return fit_once(batch, solve(batch))
-    first = batch
-    if errors.noise == "lognormal":
-        first = replace(batch, std=batch.values * (_FIRST_NOISE if batch.std is None else batch.std))
-    elif errors.loss == "huber" and batch.std is None:
-        # not estimated: with outliers a fit that follows every observation can seem the likeliest
-        noise = _FIRST_NOISE * amplitude(batch)[:, None, None]
-        first = replace(batch, std=noise.expand(batch.values.shape).numpy())
-    solution, values = solve(first), torch.as_tensor(batch.values)
-    std = solution.noise_std[:, None, None].expand_as(values)
-    if first.std is not None:
-        std = (torch.as_tensor(first.std).square() + _floor(basis, first)[:, None, None].square()).sqrt()
-        std = std.where(torch.as_tensor(batch.observed), 1.0)
+    values = torch.as_tensor(batch.values)
+    if errors.ordinary:
+        solution = solve(batch)
+        lost = solution.freedom < _LOST if not noise_given else torch.zeros(len(values)) > 0
+        if noise_given or (values.shape[2] == 1 and not lost.any()):
+            return fit_once(batch, solution)
+        std = solution.noise_std[:, None, None].expand_as(values)
+        if lost.any():
+            part = _with_first_noise(_batch_rows(batch, lost.numpy()))
+            solution = _put(solution, lost, solve(part))
+            std = std.clone()
+            std[lost] = _total(basis, part)
+    else:
+        first = batch
+        if errors.noise == "lognormal":
+            first = replace(batch, std=batch.values * (_FIRST_NOISE if batch.std is None else batch.std))
+        elif batch.std is None:
+            first = _with_first_noise(batch)
+        solution, std, lost = solve(first), _total(basis, first), torch.ones(len(values)) > 0
     features = observed_features(basis, batch)
     used = _Round(values, std, std, fit_once(batch, solution).noise_std, torch.zeros(len(values)) > 0, solution.misfit)
     about = _about(features, solution, std)
     following = _round(basis, batch, errors, about, used.separate)
-    rows = torch.arange(len(values))
-    if errors.ordinary:
-        rows = rows[following.separate]
+    rows = torch.arange(len(values))[lost | following.separate]
     for _ in range(_ROUNDS):
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
@@ -200,6 +205,18 @@ def fit_in_rounds(
     solution = replace(solution, misfit=misfit, free_misfit=solution.free_misfit / unit)
     weighted = replace(batch, values=used.values.numpy(), std=used.std.numpy())
     return Fit(solution, weighted, _given(batch) if noise_given else used.noise_std)
+
+
+def _with_first_noise(batch: Batch) -> Batch:
+    """A batch as if its noise were known: where it is estimated a fit that follows every observation can seem best."""
+    noise = _FIRST_NOISE * amplitude(batch)[:, None, None]
+    return replace(batch, std=noise.expand(batch.values.shape).numpy())
+
+
+def _total(basis: Basis, batch: Batch) -> Tensor:
+    """(B, n, F) standard deviation of the observations, the error of the basis included; 1 where there is none."""
+    std = torch.as_tensor(batch.std).square() + _floor(basis, batch)[:, None, None].square()
+    return std.sqrt().where(torch.as_tensor(batch.observed), 1.0)
 
 
 def _given(batch: Batch) -> Tensor:
