@@ -42,6 +42,32 @@ def test_fit_writes_parquet(place):
     assert len(pd.read_parquet(place / "e.parquet")) == 3
 
 
+def test_fit_takes_kinds_of_noise_and_loss(place):
+    table = pd.read_csv(place / "o.csv")
+    table.assign(u=table["u"].abs() + 1).to_csv(place / "o.csv", index=False)
+    options = ["--noise", "lognormal", "--loss", "huber", "--noise-std", "u=0.25"]
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(place / "e.csv")["noise_std"].to_numpy() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--noise-std", "much"], "--noise-std 'much': a number such as 0.1 is right"),
+        (["--noise-std", "u=0.1", "--noise-std", "0.2"], "one number for all fields is right"),
+        (["--noise-std", "v=0.1"], "'v' is not a field"),
+        (["--noise", "poisson"], "there are gaussian, lognormal"),
+        (["--loss", "absolute"], "there are squares, huber"),
+    ],
+)
+def test_bad_noise_is_told(place, options, reason):
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert not (place / "e.csv").exists()
+
+
 def test_figures_leave_other_files_alone(place):
     (place / "figures").mkdir()
     (place / "figures" / "mine.txt").write_text("keep")

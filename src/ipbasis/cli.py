@@ -11,7 +11,6 @@ from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem, problem_directory
 
-
 _FIX, _BOUNDS = "NAME=VALUE", "NAME=LOW:HIGH, an end may be left open"
 _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
 
@@ -83,6 +82,21 @@ def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, .
     return problem.with_knowledge(limits, priors, fixed)
 
 
+def _noise_std(given: tuple[str, ...]) -> float | dict[str, float] | None:
+    """The values of --noise-std: numbers by field, or a single one for all."""
+    found = {}
+    for text in given:
+        field, _, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise InputError(f"--noise-std {text!r}: a number such as 0.1 is right, or x=0.1 for a field x") from None
+        if field in found or "" in found or (found and not field):
+            raise InputError("--noise-std: one number for all fields is right, or one for each as x=0.1")
+        found[field] = value
+    return found.get("", found or None)
+
+
 @main.command()
 @click.argument("basis_dir", type=click.Path(path_type=Path))
 @click.argument("observations", type=click.Path(path_type=Path))
@@ -95,7 +109,13 @@ def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, .
 )
 @click.option("--degree", type=click.IntRange(0), help="Unknown terms: all monomials up to this degree  [default: 2]")
 @click.option("--library", multiple=True, help="Unknown terms: a further function, such as 'x/(1 + x)'; repeatable.")
-@click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
+@click.option(
+    "--noise-std",
+    multiple=True,
+    help="Standard deviation of the errors, for all fields, or of one: x=0.1; repeatable. Estimated if not given.",
+)
+@click.option("--noise", default="gaussian", show_default=True, help="Or lognormal: errors proportional to the fields.")
+@click.option("--loss", default="squares", show_default=True, help="Or huber: outliers count for little.")
 @click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Give a parameter or initial_<name>; repeatable.")
 @click.option("--bounds", multiple=True, metavar="NAME=LOW:HIGH", help="Keep a parameter within bounds; repeatable.")
 @click.option(
@@ -117,7 +137,9 @@ def fit(
     solver: str,
     degree: int | None,
     library: tuple[str, ...],
-    noise_std: float | None,
+    noise_std: tuple[str, ...],
+    noise: str,
+    loss: str,
     fix: tuple[str, ...],
     bounds: tuple[str, ...],
     prior: tuple[str, ...],
@@ -141,14 +163,15 @@ def fit(
         if solver not in ("gauss_newton", "library"):
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
+    options = {"solver": solver, "noise_std": _noise_std(noise_std), "noise": noise, "loss": loss}
     if has_more_rows(observations, chunk):
         if figures is not None:
             raise InputError(f"--figures: one chunk at most, {chunk} rows; {observations} has more")
-        summary = estimate_file(basis, observations, output, solver, noise_std, chunk)
+        summary = estimate_file(basis, observations, output, chunk, **options)
     else:
         observed = read_observations(observations, basis.problem)
         with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
-            estimates = estimate(basis, observed, solver, noise_std)
+            estimates = estimate(basis, observed, **options)
             write_estimates(estimates.table, temporary)
             if figures is not None:
                 plot_queries(estimates, observed, figures)

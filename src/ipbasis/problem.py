@@ -153,7 +153,7 @@ class Problem(Declared):
                 raise ValueError(f"{name!r} cannot be a name: use letters and digits, and no function or constant")
             if "_" in name and name in self.fields:
                 raise ValueError(f"field {name!r}: no underscore in the name of a field, it marks derivatives")
-            if name in _RESERVED:
+            if name in (*_RESERVED, *(f"{field}_noise" for field in self.fields)):
                 raise ValueError(f"{name!r} cannot be a name: tables have a column of that name")
             if names.count(name) > 1:
                 raise ValueError(f"name {name!r} is used twice")
@@ -201,9 +201,8 @@ class Problem(Declared):
             if not low < high:
                 raise ValueError(f"bounds.{name}: [{low:g}, {high:g}]: low must be below high")
             if low >= last or high <= first:
-                raise ValueError(
-                    f"bounds.{name}: [{low:g}, {high:g}] leaves no start: it must overlap the range [{first:g}, {last:g}]"
-                )
+                given = f"bounds.{name}: [{low:g}, {high:g}]"
+                raise ValueError(f"{given} leaves no start: it must overlap the range [{first:g}, {last:g}]")
         for name, prior in self.priors.items():
             high = self.bounds.get(name, (None, None))[1]
             if prior.lognormal and high is not None and high <= 0:

@@ -48,7 +48,7 @@ def _single(estimates: Estimates, row: int) -> Estimates:
 def _title(estimates: Estimates, row: int) -> str:
     """Status of a query, its estimates with 95 % half-widths, and the formulas of its unknown terms."""
     table, record = estimates.table, estimates.table.iloc[row]
-    names = [name.removesuffix("_std") for name in table if name.endswith("_std") and name != "noise_std"]
+    names = [name.removesuffix("_std") for name in table if name.endswith("_std") and not name.endswith("noise_std")]
     formulas = [n for n in table if n not in ("query", "status", "message") and isinstance(record[n], str)]
     shown = [] if formulas else [name for name in names if record[f"{name}_std"] != 0]
     found = [f"{p} = {record[p]:.4g} ± {(record[f'{p}_high'] - record[f'{p}_low']) / 2:.2g}" for p in shown]

@@ -1,6 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ipbasis.inverse.intervals import intervals
 from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
 from ipbasis.inverse.priors import priors_of
+from ipbasis.inverse.reweighting import Errors, Fit, fit_in_rounds, fit_once, with_noise_std
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.inverse.solution import Solution, without_errors
 from ipbasis.inverse.term_networks import TermNetworkSettings, fit_term_networks
@@ -37,6 +38,7 @@ from ipbasis.inverse.unknown_terms import (
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
 from ipbasis.problem import Problem
 
+Noise = float | Mapping[str, float] | None
 SOLVERS = {
     "gauss_newton": GaussNewtonSettings,
     "free_form": FreeForm,
@@ -58,7 +60,8 @@ class Estimates:
 
     Args:
         table: one row per query: ``query``, for each parameter p ``p, p_std, p_low, p_high``, then
-            ``noise_std, objective, iterations, status, message``.
+            ``noise_std, objective, iterations, status, message``, and ``<field>_noise_std`` where the problem has
+            several fields.
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
@@ -151,8 +154,8 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     return without_errors(search.parameters.double(), readouts, loss, misfit, counts, settings.steps)
 
 
-def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) -> pd.DataFrame:
-    problem = basis.problem
+def _table(basis: Basis, fit: Fit, noise_given: bool) -> pd.DataFrame:
+    problem, batch, solution = basis.problem, fit.batch, fit.solution
     values = solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     known = np.isfinite(batch.known)
@@ -163,7 +166,9 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     bounds = torch.stack([priors.low, priors.high]).numpy()
     low, high = np.where(known, low, low.clip(*bounds)), np.where(known, high, high.clip(*bounds))
     noise, misfit = solution.noise_std.numpy(), solution.misfit.numpy()
-    size = amplitude(batch).numpy()
+    floor = max(basis.record.accuracy.floor, basis.record.accuracy.residual) * amplitude(batch).numpy()
+    if batch.std is not None:  # in units of the standard deviations, as the misfits
+        floor *= np.sqrt(np.nanmean(np.where(batch.observed, batch.std, np.nan) ** -2.0, axis=(1, 2)))
     evidence = Evidence(
         estimates=values,
         std=std,
@@ -181,7 +186,7 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         misfit=misfit,
         free_misfit=solution.free_misfit.numpy(),
         free_freedom=solution.free_freedom.numpy(),
-        floor=max(basis.record.accuracy.floor, basis.record.accuracy.residual) * size,
+        floor=floor,
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
         converged=solution.converged.numpy(),
@@ -192,8 +197,9 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
     for j, name in enumerate(problem.parameters):
         parts = zip(_SUFFIXES, (values, std, low, high), strict=True)
         columns |= {name + suffix: part[:, j] for suffix, part in parts}
-    if batch.std is not None:  # the noise was given cell by cell: report its root mean square
-        noise = np.sqrt(np.nanmean(np.where(batch.observed, batch.std, np.nan) ** 2, axis=(1, 2)))
+    by_field, counts = fit.noise_std.numpy(), batch.observed.sum(1)
+    if batch.std is not None:  # given or estimated not as one number: report the root mean square over the cells
+        noise = np.sqrt(np.nansum(counts * by_field**2, axis=1) / counts.sum(1))
     columns |= {
         "noise_std": noise,
         "objective": solution.objective.numpy(),
@@ -201,6 +207,8 @@ def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) ->
         "status": statuses,
         "message": messages,
     }
+    if len(problem.fields) > 1:
+        columns |= {f"{field}_noise_std": by_field[:, i] for i, field in enumerate(problem.fields)}
     return pd.DataFrame(columns)
 
 
@@ -213,7 +221,7 @@ def _term_networks(basis: Basis, batch: Batch, settings: TermNetworkSettings) ->
     ), found
 
 
-def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solver:
+def _solver(basis: Basis, solver: str | Solver, noise_std: Noise, errors: Errors) -> Solver:
     """The settings that are meant, checked against the problem."""
     problem = basis.problem
     if isinstance(solver, str):
@@ -228,8 +236,14 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solv
         raise InputError(f"{problem.name}: the solver 'adam' needs an affine split; 'term_networks' does not")
     if isinstance(solver, _PUBLISHED) and noise_std is not None:
         raise InputError(f"the solver {solver.solver!r} takes no noise_std: the published recipe has no error bars")
-    if noise_std is not None and not (np.isfinite(noise_std) and noise_std > 0):
-        raise InputError(f"noise_std {noise_std:g}: a standard deviation must be above zero")
+    if not errors.ordinary and not isinstance(solver, GaussNewtonSettings | Library):
+        option = "lognormal noise" if errors.noise == "lognormal" else "the loss 'huber'"
+        raise InputError(f"the solver {solver.solver!r} does not know {option}; 'gauss_newton' and 'library' do")
+    given = noise_std if isinstance(noise_std, Mapping) else {} if noise_std is None else {"": noise_std}
+    for name, std in given.items():
+        if not (np.isfinite(std) and std > 0):
+            where = f" of {name}" if name else ""
+            raise InputError(f"noise_std{where} {std:g}: a standard deviation must be above zero")
     return solver
 
 
@@ -242,14 +256,16 @@ class Estimator:
         basis: for the problem that is searched.
         physics: its equations, None for the published recipes.
         solver: settings.
-        noise_std: standard deviation of the errors if it is given by a number.
+        noise_std: standard deviation of the errors if it is given by one or more numbers.
+        errors: what kind of errors the observations have.
     """
 
     declared: Problem
     basis: Basis
     physics: AffinePhysics | PointwisePhysics | None
     solver: Solver
-    noise_std: float | None
+    noise_std: Noise
+    errors: Errors
 
     def accept(self, observations: Observations) -> Observations:
         """Checked observations of the declared problem, for the problem that is searched.
@@ -259,7 +275,10 @@ class Estimator:
         """
         deviations = [f"{field}_std" for field in self.declared.fields]
         if self.noise_std is not None and set(deviations) <= set(observations.table):
-            raise InputError(f"noise_std is given twice: as {self.noise_std:g} and by the column {deviations[0]!r}")
+            raise InputError(f"noise_std is given twice: as {self.noise_std} and by the column {deviations[0]!r}")
+        self.errors.check(observations)
+        if self.noise_std is not None and not self._one_noise:
+            observations = with_noise_std(observations, self.noise_std)
         unusable = dict(observations.unusable)
         if isinstance(self.solver, FreeForm):
             unusable = _without_parameters(self.basis.problem, observations) | unusable
@@ -272,30 +291,48 @@ class Estimator:
         most = _BATCH_POINTWISE if isinstance(self.physics, PointwisePhysics) else _BATCH
         return min(most, max(1, _BATCH_POINTS // observations.longest))
 
-    def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Solution, Terms | None]]:
+    @property
+    def _one_noise(self) -> bool:
+        """Whether one given number is the standard deviation of every observation."""
+        return isinstance(self.noise_std, float | int) and self.errors.ordinary
+
+    def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Fit, Terms | None]]:
         """Estimates of the usable queries of accepted observations, a batch at a time."""
         for batch in observations.batches(self.size(observations)):
-            solution, terms = self._solve(batch)
-            table = _table(self.basis, batch, solution, self.noise_std is not None or batch.std is not None)
+            fit, terms = self._solve(batch)
+            table = _table(self.basis, fit, self._noise_given(batch))
             if isinstance(terms, LibraryTerms):
                 table = table.assign(**terms.formulas())
-            yield table, solution, terms
+            yield table, fit, terms
 
-    def _solve(self, batch: Batch) -> tuple[Solution, Terms | None]:
-        basis, physics, solver, noise_std = self.basis, self.physics, self.solver, self.noise_std
+    def _noise_given(self, batch: Batch) -> bool:
+        return self.noise_std is not None or batch.std is not None
+
+    def _solve(self, batch: Batch) -> tuple[Fit, Terms | None]:
+        basis, physics, solver = self.basis, self.physics, self.solver
+        number = self.noise_std if self._one_noise else None
+
+        def in_rounds(settings: GaussNewtonSettings, optional: Tensor | None = None) -> Fit:
+            def squares(part: Batch) -> Solution:
+                return _gauss_newton(basis, physics, part, settings, number, optional)
+
+            return fit_in_rounds(basis, batch, self.errors, self._noise_given(batch), squares)
+
         match solver:
             case AdamSettings():
-                return _adam(basis, batch, solver), None
+                return fit_once(batch, _adam(basis, batch, solver)), None
             case TermNetworkSettings():
-                return _term_networks(basis, batch, solver)
+                solution, terms = _term_networks(basis, batch, solver)
+                return fit_once(batch, solution), terms
             case FreeForm():
-                return _free_form(basis, physics, batch, noise_std)
+                solution, terms = _free_form(basis, physics, batch, number)
+                return fit_once(batch, solution), terms
             case Library():
                 optional = torch.tensor([name not in self.declared.parameters for name in basis.problem.parameters])
-                solution = _gauss_newton(basis, physics, batch, solver.search, noise_std, optional)
-                return solution, library_terms(self.declared, solver, basis.problem, solution.parameters)
+                fit = in_rounds(solver.search, optional)
+                return fit, library_terms(self.declared, solver, basis.problem, fit.solution.parameters)
             case _:
-                return _gauss_newton(basis, physics, batch, solver, noise_std), None
+                return in_rounds(solver), None
 
     def whole(self, tables: Sequence[pd.DataFrame], observations: Observations) -> pd.DataFrame:
         """The tables of all batches as one, the unusable queries in their places: ``failed``, without numbers."""
@@ -316,7 +353,7 @@ class Estimator:
 def _without_parameters(problem: Problem, observations: Observations) -> dict[Hashable, str]:
     """Queries that do not give every parameter, where the terms have no formula."""
     unusable: dict[Hashable, str] = {}
-    for name in problem.parameters:
+    for name in problem.parameters.keys() - problem.fixed:
         reason = f"without a formula of its terms {name} cannot be told from them: give it in a column {name!r}"
         if name not in observations.table:
             raise InputError(f"{problem.name}: {reason}, or use a library")
@@ -325,26 +362,35 @@ def _without_parameters(problem: Problem, observations: Observations) -> dict[Ha
     return unusable
 
 
-def prepare(basis: Basis, solver: str | Solver = "gauss_newton", noise_std: float | None = None) -> Estimator:
+def prepare(
+    basis: Basis,
+    solver: str | Solver = "gauss_newton",
+    noise_std: Noise = None,
+    noise: str = "gaussian",
+    loss: str = "squares",
+) -> Estimator:
     """Make a solver ready, see `estimate`.
 
     Raises:
         InputError: if the solver is not known or does not fit the problem.
     """
-    solver, declared = _solver(basis, solver, noise_std), basis.problem
+    errors, declared = Errors(noise, loss), basis.problem
+    solver = _solver(basis, solver, noise_std, errors)
     if isinstance(solver, Library):
         basis = basis.for_problem(with_library(declared, solver))
     elif declared.unknown_terms:
         basis = basis.for_problem(searched_problem(declared))
     physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
-    return Estimator(declared, basis, physics, solver, noise_std)
+    return Estimator(declared, basis, physics, solver, noise_std, errors)
 
 
 def estimate(
     basis: Basis,
     observations: Observations | pd.DataFrame | str | Path,
     solver: str | Solver = "gauss_newton",
-    noise_std: float | None = None,
+    noise_std: Noise = None,
+    noise: str = "gaussian",
+    loss: str = "squares",
 ) -> Estimates:
     """Estimate the parameters of every query, and its unknown terms.
 
@@ -354,14 +400,18 @@ def estimate(
         solver: ``gauss_newton`` (unknown terms as polynomials of degree 2), ``library`` (unknown terms by
             functions of your choice), ``free_form`` (unknown terms without a formula), ``adam`` or
             ``term_networks`` (the published recipes), or settings of one of them.
-        noise_std: standard deviation of the observations' errors, in the units of the fields; None to
-            estimate it per query, unless the table has ``<field>_std`` columns.
+        noise_std: standard deviation of the observations' errors, in the units of the fields, one for all or by
+            field; None to estimate it per query, unless the table has ``<field>_std`` columns. One estimate holds
+            for all fields of a query, unless its data say otherwise (see `fit_in_rounds`).
+        noise: ``gaussian``, or ``lognormal``: errors proportional to fields above zero, log y = log u + σ e. All
+            standard deviations of the noise are relative then, they mean σ.
+        loss: ``squares``, or ``huber``, which bounds the influence of outliers.
 
     Raises:
         InputError: if the observations are faulty, or the solver is not known or does not fit the problem. Queries
             that merely cannot be estimated get the status ``failed``.
     """
-    estimator = prepare(basis, solver, noise_std)
+    estimator = prepare(basis, solver, noise_std, noise, loss)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
@@ -373,12 +423,12 @@ def estimate(
     found: list[tuple[np.ndarray, Terms]] = []
     rows, done = np.flatnonzero(observations.usable), 0
     with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
-        for table, solution, terms in estimator.batches(observations):
+        for table, fit, terms in estimator.batches(observations):
             if basis.problem.unknown_terms:
                 found.append((rows[done : done + len(table)], terms))
             tables.append(table)
-            readouts.append(solution.readouts)
-            covariances.append(solution.readout_covariance)
+            readouts.append(fit.solution.readouts)
+            covariances.append(fit.solution.readout_covariance)
             done += len(table)
             progress.update(len(table))
     basis = estimator.basis

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from ipbasis.basis.artefact import Basis, versions
 from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
-from ipbasis.inverse.estimate import Estimator, Solver, prepare
+from ipbasis.inverse.estimate import Estimator, prepare
 from ipbasis.observations import check_rows, used_columns, warn_of_spoiled
 from ipbasis.tables import column_names, read_pieces, run_starts, whole_queries
 
@@ -67,9 +68,8 @@ def estimate_file(
     basis: Basis,
     path: str | Path,
     output: str | Path,
-    solver: str | Solver = "gauss_newton",
-    noise_std: float | None = None,
     rows: int = 1_000_000,
+    **options: Any,
 ) -> Summary:
     """Estimate the queries of a file chunk by chunk and write the table, see `estimate`.
 
@@ -77,9 +77,8 @@ def estimate_file(
         basis: a trained basis of the problem.
         path: CSV or Parquet, the rows of a query one after the other.
         output: a .csv or .parquet file. ``<output>.parts`` holds the finished chunks until all are done.
-        solver: as in `estimate`.
-        noise_std: as in `estimate`.
         rows: held in memory at once, roughly; a query is never divided.
+        options: of `prepare`.
 
     Raises:
         InputError: if the observations or the options are faulty, told before anything is written; if the parts
@@ -87,7 +86,7 @@ def estimate_file(
     """
     path, output = Path(path), Path(output)
     parts = output.with_name(f"{output.name}.parts")
-    estimator = prepare(basis, solver, noise_std)
+    estimator = prepare(basis, **options)
     if output.is_dir():
         raise InputError(f"{output}: cannot be written (is a directory)")
     columns = used_columns(column_names(path), basis.problem, str(path))
@@ -96,7 +95,7 @@ def estimate_file(
         return whole_queries(read_pieces(path, columns, max(1, rows // _PIECES)), rows)
 
     with tqdm(desc="checking", unit=" queries") as progress:
-        made_with = _made_with(basis, path, f"{solver!r}, noise_std {noise_std}, chunks of {rows} rows")
+        made_with = _made_with(basis, path, f"{options}, chunks of {rows} rows")
         queries = _begun(parts, made_with)
         if queries is None:
             queries = _survey(estimator, chunks(), str(path), progress.update)
