@@ -53,6 +53,10 @@ def main() -> None:
 @click.option("--degree", type=click.IntRange(0), help="Unknown terms: all monomials up to this degree  [default: 2]")
 @click.option("--library", multiple=True, help="Unknown terms: a further function, such as 'x/(1 + x)'; repeatable.")
 @click.option("--noise-std", type=float, help="Standard deviation of the errors; estimated per query if not given.")
+@click.option("--resimulate", is_flag=True, help="Compare the data with the integrated equations too.")
+@click.option("--polish", is_flag=True, help="Go on by least squares through the integrated equations.")
+@click.option("--profile", is_flag=True, help="Intervals from the profile likelihood.")
+@click.option("--correlations", is_flag=True, help="Columns corr_<p>_<q>: correlations of the errors.")
 def fit(
     basis_dir: Path,
     observations: Path,
@@ -62,6 +66,10 @@ def fit(
     degree: int | None,
     library: tuple[str, ...],
     noise_std: float | None,
+    resimulate: bool,
+    polish: bool,
+    profile: bool,
+    correlations: bool,
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
@@ -80,11 +88,12 @@ def fit(
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
     observed = read_observations(observations, basis.problem)
     with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
-        estimates = estimate(basis, observed, solver, noise_std)
+        estimates = estimate(basis, observed, solver, noise_std, resimulate=resimulate, polish=polish, profile=profile)
+        table = estimates.table.join(estimates.correlation_columns()) if correlations else estimates.table
         if output.suffix.lower() == ".csv":
-            estimates.table.to_csv(temporary, index=False, float_format="%.8g")
+            table.to_csv(temporary, index=False, float_format="%.8g")
         else:
-            estimates.table.to_parquet(temporary, index=False)
+            table.to_parquet(temporary, index=False)
         if figures is not None:
             plot_queries(estimates, observed, figures)
     counts = estimates.table["status"].value_counts()

@@ -1,5 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from ipbasis.inverse.adam import AdamSettings, adam, quadratic_forms
 from ipbasis.inverse.assemble import AffinePhysics, Physics, PointwisePhysics, amplitude, assemble, reduce_physics
 from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
-from ipbasis.inverse.intervals import intervals
+from ipbasis.inverse.intervals import correlations, half_widths, intervals
 from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
+from ipbasis.inverse.polish import polish as polish_estimates
+from ipbasis.inverse.profile import profile_intervals
+from ipbasis.inverse.resimulate import COLUMN, check_reference, with_resimulation
+from ipbasis.inverse.resimulate import resimulate as resimulate_estimates
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.inverse.solution import Solution, without_errors
 from ipbasis.inverse.term_networks import TermNetworkSettings, fit_term_networks
@@ -33,6 +38,7 @@ from ipbasis.inverse.unknown_terms import (
     with_library,
 )
 from ipbasis.observations import Batch, Observations, check_observations, read_observations
+from ipbasis.problem import Problem
 
 SOLVERS = {
     "gauss_newton": GaussNewtonSettings,
@@ -54,10 +60,13 @@ class Estimates:
 
     Args:
         table: one row per query: ``query``, for each parameter p ``p, p_std, p_low, p_high``, then
-            ``noise_std, objective, iterations, status, message``.
+            ``noise_std, objective, iterations``, with re-simulation or polish ``resimulation_rms``, then
+            ``status, message``.
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
+        correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
+            parameters and where the solver gives no error bars.
         found: the unknown terms of each batch of queries, where the problem has some.
     """
 
@@ -65,7 +74,13 @@ class Estimates:
     basis: Basis
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
+    correlation: np.ndarray
     found: tuple[tuple[int, Terms], ...] = ()
+
+    def correlation_columns(self) -> pd.DataFrame:
+        """Correlations as columns ``corr_<p>_<q>``, one row per query."""
+        pairs = itertools.combinations(enumerate(self.basis.problem.parameters), 2)
+        return pd.DataFrame({f"corr_{p}_{q}": self.correlation[:, i, j] for (i, p), (j, q) in pairs})
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
@@ -102,7 +117,7 @@ class Estimates:
         return torch.cat(parts).numpy()
 
 
-def _noise(basis: Basis, batch: Batch, noise_std: float | None) -> tuple[Tensor | None, Tensor | None]:
+def _noise(basis: Basis, batch: Batch, noise_std: float | Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Standard deviations with the basis error in them: of each cell if they are given so, else by query."""
     floor = basis.record.accuracy.floor * amplitude(batch)
     if batch.std is not None:
@@ -154,21 +169,56 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     return without_errors(search.parameters.double(), readouts, loss, misfit, counts, settings.steps)
 
 
-def _table(basis: Basis, batch: Batch, solution: Solution, noise_given: bool) -> pd.DataFrame:
+def _profile(
+    basis: Basis, physics: Physics, batch: Batch, settings: GaussNewtonSettings, noise_std, solution: Solution
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
+    freedom = None
+    if noise_std is None and batch.std is None:
+        floor = basis.record.accuracy.floor * amplitude(batch)
+        noise_std = (solution.noise_std.square() - floor.square()).clamp_min(0).sqrt()
+        freedom = solution.freedom.numpy()
+
+    def solve(part: Batch, rows: np.ndarray) -> Solution:
+        held = noise_std[rows] if isinstance(noise_std, Tensor) else noise_std
+        return _gauss_newton(basis, physics, part, settings, held)
+
+    widths = half_widths(len(batch.queries), freedom)
+    return profile_intervals(batch, solution, basis.problem.parameter_ranges, widths, solve)
+
+
+def _table(
+    basis: Basis,
+    batch: Batch,
+    solution: Solution,
+    noise_given: bool,
+    ends: tuple[np.ndarray, np.ndarray] | None = None,
+    trained: bool = True,
+) -> pd.DataFrame:
+    """The estimates of a batch as they are told.
+
+    Args:
+        basis: the basis.
+        batch: the observations.
+        solution: the estimates.
+        noise_given: whether the noise was known.
+        ends: (B, P) each, of the intervals; None for those from the covariance.
+        trained: whether the estimates rest on the basis, and so on its trained ranges.
+    """
     problem = basis.problem
     values = solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     known = np.isfinite(batch.known)
     std = np.where(known, 0.0, std)
     freedom = solution.freedom.numpy()
-    low, high = intervals(values, std, None if noise_given else freedom)
+    low, high = ends or intervals(values, std, None if noise_given else freedom)
     noise, misfit = solution.noise_std.numpy(), solution.misfit.numpy()
     size = amplitude(batch).numpy()
     evidence = Evidence(
         estimates=values,
         std=std,
-        low=low,
-        high=high,
+        low=low if trained else np.full_like(low, -np.inf),
+        high=high if trained else np.full_like(high, np.inf),
         known=known,
         noise_std=noise,
         counts=batch.observed.sum((1, 2)),
@@ -231,11 +281,44 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: float | None) -> Solv
     return solver
 
 
+def _by_reference(
+    basis: Basis, batch: Batch, solution: Solution, table: pd.DataFrame, noise_std: float | None, polish: bool
+) -> tuple[pd.DataFrame, Solution]:
+    """Table and estimates after re-simulation and, if asked for, polish of the queries where that converges."""
+    again = resimulate_estimates(basis, batch, solution)
+    table = with_resimulation(table, again)
+    if not polish:
+        return table, solution
+    polished = polish_estimates(basis.problem, batch, solution, again.tasks, noise_std)
+    noise_given = noise_std is not None or batch.std is not None
+    other = _table(basis, batch, polished.solution, noise_given, trained=False).assign(**{COLUMN: polished.rms})
+    rows = polished.converged
+    table.loc[rows] = other.loc[rows, list(table)]
+    merged = torch.where(torch.tensor(rows)[:, None, None], polished.solution.covariance, solution.covariance)
+    return table, replace(solution, covariance=merged)
+
+
+def _check_options(problem: Problem, solver: Solver, resimulate: bool, polish: bool, profile: bool) -> None:
+    """Refuse what does not fit the problem as it is searched, or the solver."""
+    if resimulate or polish:
+        check_reference(problem, "polish" if polish else "resimulate")
+    if isinstance(solver, Library) and polish:
+        raise InputError(f"{problem.name}: polish is for problems without unknown terms; resimulate takes them")
+    if profile and not isinstance(solver, GaussNewtonSettings):
+        raise InputError(f"profile is for the solver 'gauss_newton' without unknown terms, not {solver.solver!r}")
+    if profile and polish:
+        raise InputError("profile and polish exclude each other: the profile is that of the basis's objective")
+
+
 def estimate(
     basis: Basis,
     observations: Observations | pd.DataFrame | str | Path,
     solver: str | Solver = "gauss_newton",
     noise_std: float | None = None,
+    *,
+    resimulate: bool = False,
+    polish: bool = False,
+    profile: bool = False,
 ) -> Estimates:
     """Estimate the parameters of every query, and its unknown terms.
 
@@ -247,9 +330,14 @@ def estimate(
             ``term_networks`` (the published recipes), or settings of one of them.
         noise_std: standard deviation of the observations' errors, in the units of the fields; None to
             estimate it per query, unless the table has ``<field>_std`` columns.
+        resimulate: integrate the equations with the estimates by the reference solver and compare with the data: a
+            column ``resimulation_rms``, and the status ``poor_fit`` where data and re-simulation contradict each other.
+        polish: go on from the estimates by least squares through the reference solver, within the trained range and
+            outside it; holds the re-simulation. The fitted solutions remain those of the basis.
+        profile: intervals from the profile likelihood instead of the covariance.
 
     Raises:
-        InputError: if the observations are faulty, or the solver is not known or does not fit the problem.
+        InputError: if the observations are faulty, or the solver or an option does not fit the problem.
     """
     solver = _solver(basis, solver, noise_std)
     if isinstance(observations, str | Path):
@@ -264,6 +352,7 @@ def estimate(
         basis = basis.for_problem(with_library(declared, solver))
     elif declared.unknown_terms:
         basis = basis.for_problem(searched_problem(declared))
+    _check_options(basis.problem, solver, resimulate, polish, profile)
     observations = replace(observations, problem=basis.problem)
     optional = torch.tensor([name not in declared.parameters for name in basis.problem.parameters])
     physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
@@ -285,6 +374,7 @@ def estimate(
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
+    correlation: list[np.ndarray] = []
     found: list[tuple[int, Terms]] = []
     total = len(observations.queries)
     longest = observations.table["query"].value_counts().iloc[0]
@@ -294,7 +384,10 @@ def estimate(
     with tqdm(total=total, desc="queries", disable=total <= size) as progress:
         for batch in observations.batches(size):
             solution, terms = solve(batch)
-            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None)
+            ends = _profile(basis, physics, batch, solver, noise_std, solution) if profile else None
+            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None, ends)
+            if resimulate or polish:
+                table, solution = _by_reference(basis, batch, solution, table, noise_std, polish)
             if isinstance(terms, LibraryTerms):
                 table = table.assign(**terms.formulas())
             if declared.unknown_terms:
@@ -302,6 +395,7 @@ def estimate(
             tables.append(table)
             readouts.append(solution.readouts)
             covariances.append(solution.readout_covariance)
+            correlation.append(correlations(solution.covariance.numpy()))
             progress.update(len(batch.queries))
     fields = len(basis.problem.fields)
     return Estimates(
@@ -309,5 +403,6 @@ def estimate(
         basis,
         torch.cat(readouts).unflatten(1, (fields, -1)).numpy(),
         None if physics is None else torch.cat(covariances).numpy(),
+        np.concatenate(correlation),
         tuple(found),
     )
