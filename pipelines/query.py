@@ -6,9 +6,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
-from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
+from ipbasis.reference.sensitivities import sensitivities
 from ipbasis.tracking import Tracker
 from pipelines.cells import cells, points_of, read_set, shown_cells, shown_queries, tasks_of
 from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts

@@ -132,6 +132,30 @@ def test_a_file_of_several_chunks(place):
     assert sorted(place.rglob("*")) == before
 
 
+def test_options_of_the_reference_and_of_correlations(place):
+    arguments = ("fit", place / "basis", place / "o.csv", "--output", place / "e.csv")
+    done = run(*arguments, "--polish", "--correlations")
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(place / "e.csv")
+    assert (table["resimulation_rms"] < 1e-6).all()
+    assert list(table)[-3:] == ["corr_a1_a2", "corr_a1_a3", "corr_a2_a3"]
+    assert run(*arguments, "--resimulate", "--profile").exit_code == 0
+    profiled = pd.read_csv(place / "e.csv")
+    assert list(profiled) == list(table)[:-3]
+    assert not profiled["a1_low"].equals(table["a1_low"])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(["--polish", "--profile"], "exclude each other"), (["--profile", "--solver", "adam"], "for the solver")],
+)
+def test_options_that_do_not_go_together(place, options, reason):
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert not (place / "e.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("output", "reason"),
     [("o.csv/e.csv", "cannot be written"), ("basis.csv", "is a directory"), ("e.txt", "must end in .csv or .parquet")],

@@ -203,3 +203,13 @@ def test_settings_are_checked():
 
 def test_every_truth_can_be_simulated():
     assert set(typing.get_args(ObservationSettings.model_fields["truth"].annotation)) == set(TRUTHS)
+
+
+def test_a_batch_of_some_queries(oscillator):
+    table = pd.DataFrame({"query": ["a", "a", "b", "c"], "t": [0.1, 0.2, 0.3, 0.4], "u": [1.0, 2.0, 3.0, 4.0]})
+    (batch,) = check_observations(table.assign(a1=[7, 7, 8, 9]), oscillator).batches(10)
+    part = batch.select(np.array([2, 0]))
+    assert part.queries.tolist() == ["c", "a"]
+    assert part.values[:, :, 0].tolist() == [[4.0, 0.0], [1.0, 2.0]]
+    assert part.known[:, 0].tolist() == [9, 7]
+    assert part.std is None

@@ -129,6 +129,10 @@ def _noise_std(given: tuple[str, ...]) -> float | dict[str, float] | None:
     help="Rows held in memory at once; a larger file is taken in chunks, and a run that was killed is finished by "
     "typing its command again.",
 )
+@click.option("--resimulate", is_flag=True, help="Compare the data with the integrated equations too.")
+@click.option("--polish", is_flag=True, help="Go on by least squares through the integrated equations.")
+@click.option("--profile", is_flag=True, help="Intervals from the profile likelihood.")
+@click.option("--correlations", is_flag=True, help="Columns corr_<p>_<q>: correlations of the errors.")
 def fit(
     basis_dir: Path,
     observations: Path,
@@ -144,6 +148,10 @@ def fit(
     bounds: tuple[str, ...],
     prior: tuple[str, ...],
     chunk: int,
+    resimulate: bool,
+    polish: bool,
+    profile: bool,
+    correlations: bool,
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
@@ -164,6 +172,7 @@ def fit(
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
     options = {"solver": solver, "noise_std": _noise_std(noise_std), "noise": noise, "loss": loss}
+    options |= {"resimulate": resimulate, "polish": polish, "profile": profile, "correlations": correlations}
     if has_more_rows(observations, chunk):
         if figures is not None:
             raise InputError(f"--figures: one chunk at most, {chunk} rows; {observations} has more")

@@ -45,6 +45,11 @@ class Batch:
     known: np.ndarray
     initial: np.ndarray
 
+    def select(self, rows: np.ndarray) -> "Batch":
+        """The queries in `rows`."""
+        parts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Batch(**{name: None if part is None else part[rows] for name, part in parts.items()})
+
 
 @dataclass(frozen=True)
 class Observations:

@@ -24,7 +24,7 @@ def _increasing(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 # columns of the tables of observations and estimates
-_RESERVED = ("query", "noise_std", "objective", "iterations", "status", "message")
+_RESERVED = ("query", "noise_std", "objective", "iterations", "status", "message", "resimulation_rms")
 
 Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
 
@@ -92,7 +92,7 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.parameters)
 
-    def __getitem__(self, rows: slice) -> "Tasks":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Tasks":
         return Tasks(self.parameters[rows], self.initial[rows])
 
 
@@ -277,6 +277,11 @@ class Problem(Declared):
         """(parameters, 2) lower and upper end of each parameter."""
         return np.array(list(self.parameters.values()), dtype=float)
 
+    @property
+    def unknown_ranges(self) -> np.ndarray:
+        """(parameters + free initial values, 2) lower and upper end of everything that differs from task to task."""
+        return np.array([*self.parameters.values(), *self.free_initial.values()], dtype=float)
+
     def with_ranges(self, parameters: Mapping | None = None, initial: Mapping | None = None) -> "Problem":
         """The same problem with other ranges for some parameters or initial values."""
         values = self.model_dump()
@@ -298,7 +303,7 @@ class Problem(Declared):
 
     def sample_tasks(self, count: int, rng: np.random.Generator) -> Tasks:
         """Draw tasks uniformly from the ranges of parameters and free initial values."""
-        ranges = np.array([*self.parameters.values(), *self.free_initial.values()], dtype=float)
+        ranges = self.unknown_ranges
         draws = rng.uniform(ranges[:, 0], ranges[:, 1], size=(count, len(ranges)))
         return Tasks(draws[:, : len(self.parameters)], draws[:, len(self.parameters) :])
 

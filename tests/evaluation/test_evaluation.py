@@ -6,10 +6,9 @@ import pytest
 
 from ipbasis import estimate
 from ipbasis.evaluation import figures
-from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, sensitivities, term_errors
+from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
 from ipbasis.evaluation.tables import combine
 from ipbasis.observations import check_observations, long_table
-from ipbasis.problem import Problem, Tasks
 from ipbasis.reference.ode import integrate
 
 
@@ -30,28 +29,6 @@ def test_term_errors_are_means_over_queries_points_and_terms():
     found = true.copy()
     found[0, 0, 0], found[1, 2, 1] = 6.0, -3.0
     assert term_errors(found, true) == {"unknown_term_mse": 45 / 12, "unknown_term_mae": 9 / 12}
-
-
-@pytest.fixture(scope="module")
-def decay() -> Problem:
-    """u' + a u = 0 with the solution u₀ exp(-a t)."""
-    return Problem(
-        name="decay",
-        coordinates={"t": [0, 2]},
-        fields=["u"],
-        parameters={"a": [0.5, 1.5]},
-        equations=["u_t + a*u"],
-        initial={"u": [1, 3]},
-    )
-
-
-def test_sensitivities_are_the_derivatives_of_the_solution(decay):
-    tasks, times = Tasks(np.array([[0.7], [1.2]]), np.array([[2.0], [1.5]])), np.linspace(0, 2, 5)
-    a, start = tasks.parameters, tasks.initial
-    exact = np.stack([-times * start * np.exp(-a * times), np.exp(-a * times)], axis=-1)
-    found = sensitivities(decay, tasks, times[None, :, None])
-    assert found.shape == (2, 5, 1, 2)
-    assert found[:, :, 0] == pytest.approx(exact, abs=1e-5)  # differences of second order with a step of 1e-3
 
 
 def test_ideal_error_is_that_of_least_squares_on_a_linear_model():

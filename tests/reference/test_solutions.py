@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from ipbasis.errors import InputError
 from ipbasis.problem import Problem, Tasks, problem_directory
 from ipbasis.reference import solutions as module
-from ipbasis.reference.solutions import TRUTHS, has_reference, jets, published_solutions, solutions
+from ipbasis.reference.solutions import TRUTHS, has_reference, jets, published_solutions, solutions, solutions_or_nan
 
 
 def drawn(problem, count, points, seed=0):
@@ -136,3 +136,55 @@ def test_published_coordinates_are_too_far_from_the_low_end(quantum_oscillator):
     assert np.abs(noted - actual)[:, 1].max() == pytest.approx(0.02, rel=1e-2)
     found = published_solutions(quantum_oscillator, tasks, noted[None])
     assert np.abs(found - solutions(quantum_oscillator, tasks, actual[None])).max() < 1e-12
+
+
+@pytest.fixture(scope="module")
+def explosion() -> Problem:
+    """u' = a u², u = 1/(1/u₀ − a t): ends at t = 1/(a u₀)."""
+    return Problem(
+        name="explosion",
+        coordinates={"t": [0, 1]},
+        fields=["u"],
+        parameters={"a": [0, 1]},
+        equations=["u_t - a*u**2"],
+        initial={"u": [0, 1]},
+    )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_tasks_without_a_solution_leave_the_others_alone(explosion, own):
+    rng = np.random.default_rng(0)
+    tasks = explosion.sample_tasks(20, rng)
+    points = rng.random((20 if own else 1, 10, 1)) * 0.9
+    points[:, 0] = 1.0
+    expected = 1 / (1 / tasks.initial - tasks.parameters * points[..., 0])
+    tasks.initial[[3, 4, 11]] = 5.0
+    tasks.parameters[[3, 4, 11]] = 1.0
+    tasks.parameters[7] = np.nan
+    with pytest.raises(ArithmeticError):
+        solutions(explosion, tasks[:5], points[:5])
+    found = solutions_or_nan(explosion, tasks, points)[..., 0]
+    lost = np.isin(np.arange(20), [3, 4, 7, 11])
+    assert np.isnan(found[lost]).all()
+    assert found[~lost] == pytest.approx(expected[~lost], rel=1e-8)
+
+
+def test_a_stiff_task_is_given_up(monkeypatch):
+    monkeypatch.setattr(module, "_EVALUATIONS", 2000)
+    decay = Problem(
+        name="decay",
+        coordinates={"t": [0, 1]},
+        fields=["u"],
+        parameters={"a": [0, 1]},
+        equations=["u_t + a*u"],
+        initial={"u": [0, 1]},
+    )
+    tasks = Tasks(np.array([[0.5], [1e5], [0.2]]), np.full((3, 1), 1.0))
+    found = solutions_or_nan(decay, tasks, np.ones((1, 1, 1)))[:, 0, 0]
+    assert np.isnan(found[1])
+    assert found[[0, 2]] == pytest.approx(np.exp([-0.5, -0.2]))
+
+
+def test_all_tasks_or_none_without_a_solution(explosion):
+    tasks = Tasks(np.full((3, 1), np.nan), np.ones((3, 1)))
+    assert np.isnan(solutions_or_nan(explosion, tasks, np.ones((1, 2, 1)))).all()

@@ -3,11 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from ipbasis.problem import Problem, Tasks
-from ipbasis.reference.solutions import solutions
-
-_STEP = 1e-3  # of a parameter's range: differences are exact to 1e-6, and far above the error of the reference
-
 
 def parameter_errors(estimates: pd.DataFrame, truth: pd.DataFrame, parameters: list[str]) -> dict[str, float]:
     """``<p>_mse`` and ``<p>_mae`` of each parameter over all queries.
@@ -52,37 +47,13 @@ def coverage(estimates: pd.DataFrame, truth: pd.DataFrame, parameters: list[str]
     }
 
 
-def sensitivities(problem: Problem, tasks: Tasks, points: np.ndarray) -> np.ndarray:
-    """(tasks, n, F, U) derivatives of the exact solutions by all parameters and free initial values.
-
-    By central differences of the reference solution.
-
-    Args:
-        problem: the problem.
-        tasks: where.
-        points: (1 or tasks, n, d).
-    """
-    ranges = np.concatenate([problem.parameter_ranges, np.array([*problem.free_initial.values()]).reshape(-1, 2)])
-    count = len(problem.parameters)
-    columns = []
-    for number, (low, high) in enumerate(ranges):
-        step = np.zeros(len(ranges))
-        step[number] = _STEP * (high - low)
-        forward, backward = (
-            solutions(problem, Tasks(tasks.parameters + s * step[:count], tasks.initial + s * step[count:]), points)
-            for s in (1, -1)
-        )
-        columns.append((forward - backward) / (2 * step[number]))
-    return np.stack(columns, axis=-1)
-
-
 def ideal_errors(sensitivity: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
     """(tasks, U) mean absolute error of a normal estimate at the Cramér-Rao bound.
 
     The bound is that of noise with this standard deviation: σ² (SᵀS)⁻¹ with the sensitivities S.
 
     Args:
-        sensitivity: (tasks, n, F, U), see `sensitivities`.
+        sensitivity: (tasks, n, F, U), see `ipbasis.reference.sensitivities`.
         noise_std: (tasks,) standard deviation of the noise.
     """
     flat = sensitivity.reshape(len(sensitivity), -1, sensitivity.shape[-1])

@@ -257,10 +257,13 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
 
 def compact(factor: Tensor) -> Tensor:
     """An equal factor (Q, m, N + 1) with as few rows m as its rank."""
-    flat = torch.cat([*factor], dim=1)
+    # each operator by its own size: parameters may be of any magnitude
+    size = torch.linalg.matrix_norm(factor).clamp_min(torch.finfo(factor.dtype).tiny)
+    flat = torch.cat([*(factor / size[:, None, None])], dim=1)
     _, sizes, directions = torch.linalg.svd(flat, full_matrices=False)
     keep = sizes > 1e-14 * sizes[0]
-    return (sizes[keep, None] * directions[keep]).unflatten(1, (len(factor), -1)).transpose(0, 1).contiguous()
+    rows = (sizes[keep, None] * directions[keep]).unflatten(1, (len(factor), -1)).transpose(0, 1)
+    return (rows * size[:, None, None]).contiguous()
 
 
 def observed_features(basis: Basis, batch: Batch) -> Tensor:

@@ -56,6 +56,16 @@ class Evidence:
     noise_given: bool
 
 
+def excess_over_chance(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """(B,) how much larger a misfit is than noise of known size allows, as a ratio of root mean squares.
+
+    Args:
+        squares: (B,) squared misfit in units of the noise's variance.
+        freedom: (B,) degrees of freedom.
+    """
+    return np.sqrt(squares / chi2.isf(_MISFIT_LEVEL, np.maximum(freedom, 1)))
+
+
 def _excess(e: Evidence) -> np.ndarray:
     """(B,) how much larger the misfit is than chance allows, as a ratio of root mean squares; 1 or less is fine.
 
@@ -66,7 +76,7 @@ def _excess(e: Evidence) -> np.ndarray:
     freedom = np.maximum(e.freedom, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if e.noise_given:
-            return np.sqrt(e.misfit / e.noise_std**2 / chi2.isf(_MISFIT_LEVEL, freedom))
+            return excess_over_chance(e.misfit / e.noise_std**2, freedom)
         scatter = np.maximum(e.free_misfit / e.free_freedom, (3 * e.floor) ** 2)
         between = np.maximum(freedom - e.free_freedom, 1)
         ratio = (e.misfit - e.free_misfit) / between / scatter

@@ -1,5 +1,6 @@
 """Estimates of the parameters of many queries from their observations."""
 
+import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,14 @@ from ipbasis.inverse.adam import AdamSettings, adam, quadratic_forms
 from ipbasis.inverse.assemble import AffinePhysics, Physics, PointwisePhysics, amplitude, assemble, reduce_physics
 from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
-from ipbasis.inverse.intervals import intervals
+from ipbasis.inverse.intervals import correlations, half_widths, intervals
 from ipbasis.inverse.joint import joint_gauss_newton
 from ipbasis.inverse.misfit import reduce_misfit
+from ipbasis.inverse.polish import polish as polish_estimates
 from ipbasis.inverse.priors import priors_of
+from ipbasis.inverse.profile import profile_intervals
+from ipbasis.inverse.resimulate import COLUMN, check_reference, with_resimulation
+from ipbasis.inverse.resimulate import resimulate as resimulate_estimates
 from ipbasis.inverse.reweighting import Errors, Fit, fit_in_rounds, fit_once, with_noise_std
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.inverse.solution import Solution, without_errors
@@ -60,11 +65,13 @@ class Estimates:
 
     Args:
         table: one row per query: ``query``, for each parameter p ``p, p_std, p_low, p_high``, then
-            ``noise_std, objective, iterations, status, message``, and ``<field>_noise_std`` where the problem has
-            several fields.
+            ``noise_std, objective, iterations``, with re-simulation or polish ``resimulation_rms``, then
+            ``status, message``, and ``<field>_noise_std`` where the problem has several fields.
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
+        correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
+            parameters and where the solver gives no error bars.
         found: the unknown terms of each batch and its rows in the table, where the problem has some.
     """
 
@@ -72,6 +79,7 @@ class Estimates:
     basis: Basis
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
+    correlation: np.ndarray
     found: tuple[tuple[np.ndarray, Terms], ...] = ()
 
     def solution(self, points: np.ndarray) -> np.ndarray:
@@ -108,7 +116,7 @@ class Estimates:
         return values
 
 
-def _noise(basis: Basis, batch: Batch, noise_std: float | None) -> tuple[Tensor | None, Tensor | None]:
+def _noise(basis: Basis, batch: Batch, noise_std: float | Tensor | None) -> tuple[Tensor | None, Tensor | None]:
     """Standard deviations with the basis error in them: of each cell if they are given so, else by query."""
     floor = basis.record.accuracy.floor * amplitude(batch)
     if batch.std is not None:
@@ -154,14 +162,54 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
     return without_errors(search.parameters.double(), readouts, loss, misfit, counts, settings.steps)
 
 
-def _table(basis: Basis, fit: Fit, noise_given: bool) -> pd.DataFrame:
+def _profile(
+    basis: Basis, physics: Physics, fit: Fit, settings: GaussNewtonSettings, noise_std: float | Tensor | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
+    batch, solution, freedom = fit.batch, fit.solution, None
+    if noise_std is None and batch.std is None:
+        floor = basis.record.accuracy.floor * amplitude(batch)
+        noise_std = (solution.noise_std.square() - floor.square()).clamp_min(0).sqrt()
+        freedom = solution.freedom.numpy()
+
+    def solve(part: Batch, rows: np.ndarray) -> Solution:
+        held = noise_std[rows] if isinstance(noise_std, Tensor) else noise_std
+        return _gauss_newton(basis, physics, part, settings, held)
+
+    widths = half_widths(len(batch.queries), freedom)
+    return profile_intervals(batch, solution, basis.problem.parameter_ranges, widths, solve)
+
+
+def _correlation_columns(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+    """Correlations of the errors of each pair of parameters, by the name of the column."""
+    matrix = correlations(solution.covariance.numpy())
+    pairs = itertools.combinations(enumerate(problem.parameters), 2)
+    return {f"corr_{p}_{q}": matrix[:, i, j] for (i, p), (j, q) in pairs}
+
+
+def _table(
+    basis: Basis,
+    fit: Fit,
+    noise_given: bool,
+    ends: tuple[np.ndarray, np.ndarray] | None = None,
+    trained: bool = True,
+) -> pd.DataFrame:
+    """The estimates of a batch as they are told.
+
+    Args:
+        basis: the basis.
+        fit: the estimates and what they were fitted to.
+        noise_given: whether the noise was known.
+        ends: (B, P) each, of the intervals; None for those from the covariance.
+        trained: whether the estimates rest on the basis, and so on its trained ranges.
+    """
     problem, batch, solution = basis.problem, fit.batch, fit.solution
     values = solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     known = np.isfinite(batch.known)
     std = np.where(known, 0.0, std)
     freedom = solution.freedom.numpy()
-    low, high = intervals(values, std, None if noise_given else freedom)
+    low, high = ends or intervals(values, std, None if noise_given else freedom)
     priors = priors_of(problem)
     bounds = torch.stack([priors.low, priors.high]).numpy()
     low, high = np.where(known, low, low.clip(*bounds)), np.where(known, high, high.clip(*bounds))
@@ -172,8 +220,8 @@ def _table(basis: Basis, fit: Fit, noise_given: bool) -> pd.DataFrame:
     evidence = Evidence(
         estimates=values,
         std=std,
-        low=low,
-        high=high,
+        low=low if trained else np.full_like(low, -np.inf),
+        high=high if trained else np.full_like(high, np.inf),
         known=known,
         unknowns=(~known & priors.std.isinf().numpy()).sum(1) + np.isnan(batch.initial).sum(1),
         bounds=bounds,
@@ -247,6 +295,61 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: Noise, errors: Errors
     return solver
 
 
+def _by_reference(
+    basis: Basis, fit: Fit, table: pd.DataFrame, noise_std: float | None, polish: bool
+) -> tuple[pd.DataFrame, Fit]:
+    """Table and estimates after re-simulation and, if asked for, polish of the queries where that converges."""
+    batch, solution = fit.batch, fit.solution
+    again = resimulate_estimates(basis, batch, solution)
+    table = with_resimulation(table, again)
+    if not polish:
+        return table, fit
+    polished = polish_estimates(basis.problem, batch, solution, again.tasks, noise_std)
+    noise_given = noise_std is not None or batch.std is not None
+    noise = fit_once(batch, polished.solution).noise_std
+    other = _table(basis, Fit(polished.solution, batch, noise), noise_given, trained=False)
+    other = other.assign(**{COLUMN: polished.rms})
+    rows = polished.converged
+    table.loc[rows] = other.loc[rows, list(table)]
+    merged = torch.where(torch.tensor(rows)[:, None, None], polished.solution.covariance, solution.covariance)
+    return table, replace(fit, solution=replace(solution, covariance=merged))
+
+
+def _check_options(problem: Problem, solver: Solver, errors: Errors, options: "Options") -> None:
+    """Refuse what does not fit the problem as it is searched, or the solver."""
+    if options.resimulate or options.polish:
+        check_reference(problem, "polish" if options.polish else "resimulate")
+    if isinstance(solver, Library) and options.polish:
+        raise InputError(f"{problem.name}: polish is for problems without unknown terms; resimulate takes them")
+    if options.profile and not isinstance(solver, GaussNewtonSettings):
+        raise InputError(f"profile is for the solver 'gauss_newton' without unknown terms, not {solver.solver!r}")
+    if options.profile and options.polish:
+        raise InputError("profile and polish exclude each other: the profile is that of the basis's objective")
+    if (options.profile or options.polish) and not errors.ordinary:
+        raise InputError("profile and polish are for gaussian noise and the loss 'squares'")
+    if options.polish and (problem.bounds or problem.priors):
+        raise InputError("polish knows no bounds and no priors: leave out one or the other")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be asked for besides the estimates.
+
+    Args:
+        resimulate: integrate the equations with the estimates by the reference solver and compare with the data: a
+            column ``resimulation_rms``, and the status ``poor_fit`` where data and re-simulation contradict each other.
+        polish: go on from the estimates by least squares through the reference solver, within the trained range and
+            outside it; holds the re-simulation. The fitted solutions remain those of the basis.
+        profile: intervals from the profile likelihood instead of the covariance.
+        correlations: columns ``corr_<p>_<q>`` of the correlations of the parameters' errors.
+    """
+
+    resimulate: bool = False
+    polish: bool = False
+    profile: bool = False
+    correlations: bool = False
+
+
 @dataclass(frozen=True)
 class Estimator:
     """A solver on a basis, made ready once for any number of tables of observations.
@@ -258,6 +361,7 @@ class Estimator:
         solver: settings.
         noise_std: standard deviation of the errors if it is given by one or more numbers.
         errors: what kind of errors the observations have.
+        options: what is asked for besides.
     """
 
     declared: Problem
@@ -266,6 +370,7 @@ class Estimator:
     solver: Solver
     noise_std: Noise
     errors: Errors
+    options: Options
 
     def accept(self, observations: Observations) -> Observations:
         """Checked observations of the declared problem, for the problem that is searched.
@@ -300,7 +405,13 @@ class Estimator:
         """Estimates of the usable queries of accepted observations, a batch at a time."""
         for batch in observations.batches(self.size(observations)):
             fit, terms = self._solve(batch)
-            table = _table(self.basis, fit, self._noise_given(batch))
+            number, options = self.noise_std if self._one_noise else None, self.options
+            ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
+            table = _table(self.basis, fit, self._noise_given(batch), ends)
+            if options.resimulate or options.polish:
+                table, fit = _by_reference(self.basis, fit, table, number, options.polish)
+            if options.correlations:
+                table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
             if isinstance(terms, LibraryTerms):
                 table = table.assign(**terms.formulas())
             yield table, fit, terms
@@ -368,20 +479,22 @@ def prepare(
     noise_std: Noise = None,
     noise: str = "gaussian",
     loss: str = "squares",
+    **options: bool,
 ) -> Estimator:
     """Make a solver ready, see `estimate`.
 
     Raises:
         InputError: if the solver is not known or does not fit the problem.
     """
-    errors, declared = Errors(noise, loss), basis.problem
+    errors, chosen, declared = Errors(noise, loss), Options(**options), basis.problem
     solver = _solver(basis, solver, noise_std, errors)
     if isinstance(solver, Library):
         basis = basis.for_problem(with_library(declared, solver))
     elif declared.unknown_terms:
         basis = basis.for_problem(searched_problem(declared))
+    _check_options(basis.problem, solver, errors, chosen)
     physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
-    return Estimator(declared, basis, physics, solver, noise_std, errors)
+    return Estimator(declared, basis, physics, solver, noise_std, errors, chosen)
 
 
 def estimate(
@@ -391,6 +504,7 @@ def estimate(
     noise_std: Noise = None,
     noise: str = "gaussian",
     loss: str = "squares",
+    **options: bool,
 ) -> Estimates:
     """Estimate the parameters of every query, and its unknown terms.
 
@@ -406,12 +520,13 @@ def estimate(
         noise: ``gaussian``, or ``lognormal``: errors proportional to fields above zero, log y = log u + σ e. All
             standard deviations of the noise are relative then, they mean σ.
         loss: ``squares``, or ``huber``, which bounds the influence of outliers.
+        options: what is asked for besides, see `Options`.
 
     Raises:
-        InputError: if the observations are faulty, or the solver is not known or does not fit the problem. Queries
-            that merely cannot be estimated get the status ``failed``.
+        InputError: if the observations are faulty, or the solver or an option is not known or does not fit the
+            problem. Queries that merely cannot be estimated get the status ``failed``.
     """
-    estimator = prepare(basis, solver, noise_std, noise, loss)
+    estimator = prepare(basis, solver, noise_std, noise, loss, **options)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):
@@ -420,6 +535,7 @@ def estimate(
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
+    correlation: list[Tensor] = []
     found: list[tuple[np.ndarray, Terms]] = []
     rows, done = np.flatnonzero(observations.usable), 0
     with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
@@ -429,6 +545,7 @@ def estimate(
             tables.append(table)
             readouts.append(fit.solution.readouts)
             covariances.append(fit.solution.readout_covariance)
+            correlation.append(torch.tensor(correlations(fit.solution.covariance.numpy())))
             done += len(table)
             progress.update(len(table))
     basis = estimator.basis
@@ -439,6 +556,7 @@ def estimate(
         basis,
         _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
         None if estimator.physics is None else _whole(covariances, observations.usable, unknowns, unknowns),
+        _whole(correlation, observations.usable, len(basis.problem.parameters), len(basis.problem.parameters)),
         tuple(found),
     )
 

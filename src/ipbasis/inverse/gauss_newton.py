@@ -406,7 +406,10 @@ def _merge(old, new, moved: Tensor, kept: Tensor):
 
 def _balance(online: Online, data: Tensor) -> Tensor:
     """(B,) weight of the physics at which it is as large as the data, in the roots; free of units."""
-    return torch.linalg.matrix_norm(online.data_root) * data / torch.linalg.matrix_norm(online.physics.factor).amax()
+    low, high = online.ranges.T
+    thetas = online.physics.thetas(torch.stack([low, (low + high) / 2, high])).abs().amax(0)
+    largest = (torch.linalg.matrix_norm(online.physics.factor) * thetas).amax()
+    return torch.linalg.matrix_norm(online.data_root) * data / largest
 
 
 def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> Weights:

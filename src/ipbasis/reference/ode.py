@@ -92,8 +92,15 @@ def first_order_system(problem: Problem) -> FirstOrderSystem:
     return _first_order_system(problem.model_dump_json())
 
 
-def integrate_state(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
-    """(state, tasks, n) states of many tasks of an ODE problem; see `integrate`."""
+def integrate_state(
+    problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10, evaluations: int | None = None
+) -> np.ndarray:
+    """(state, tasks, n) states of many tasks of an ODE problem; see `integrate`.
+
+    Raises:
+        ArithmeticError: if a solution ends within the domain, or more than `evaluations` of the right-hand side
+            are needed.
+    """
     system = first_order_system(problem)
     parameters, start = tasks.parameters.T, system.initial_state(tasks)
     shape = start.shape
@@ -104,8 +111,17 @@ def integrate_state(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance
     # SciPy controls the root mean square over all components; divide so that it holds for each task.
     strict = max(tolerance / np.sqrt(start.size), 3e-14)
     scale = np.maximum(np.abs(start).max(axis=0), 1.0)
+    count = 0
+
+    def right_side(time: float, state: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if evaluations is not None and count > evaluations:
+            raise ArithmeticError(f"{problem.name}: integration needs more than {evaluations} evaluations")
+        return system.right_side(time, state.reshape(shape), parameters).ravel()
+
     solution = solve_ivp(
-        lambda t, y: system.right_side(t, y.reshape(shape), parameters).ravel(),
+        right_side,
         (low, unique[-1]),
         start.ravel(),
         method="DOP853",

@@ -12,6 +12,7 @@ from ipbasis.reference.galerkin import linear_evolution, solve_linear
 from ipbasis.reference.ode import first_order_system, integrate_state
 
 _STATES_AT_ONCE = 10_000_000  # numbers that one integration of tasks with points of their own may hold
+_EVALUATIONS = 50_000  # of the right-hand side, after which a solution is given up that may fail
 _STEPWISE = 1 / 30  # share of the tolerance allowed in a step: errors of early steps grow
 _PUBLISHED_NODES = 501  # of the published mesh, per coordinate
 
@@ -34,7 +35,9 @@ def _within(problem: Problem, points: np.ndarray) -> np.ndarray:
     return np.clip(points, low, high)
 
 
-def _states(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float) -> np.ndarray:
+def _states(
+    problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float, evaluations: int | None = None
+) -> np.ndarray:
     """(state, tasks, n) states of an ODE problem at points (1 or tasks, n, 1).
 
     Tasks with points of their own are integrated together too, as many as fit in memory over the union of
@@ -42,19 +45,22 @@ def _states(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float
     """
     tolerance = _STEPWISE * tolerance
     if len(points) == 1:
-        return integrate_state(problem, tasks, points[0, :, 0], tolerance)
+        return integrate_state(problem, tasks, points[0, :, 0], tolerance, evaluations)
     count, number, _ = points.shape
     states = len(first_order_system(problem).state)
     size = max(int(np.sqrt(_STATES_AT_ONCE / (states * number))), 1)
     parts = []
     for first in range(0, count, size):
         some, times = tasks[first : first + size], points[first : first + size, :, 0]
-        together = integrate_state(problem, some, times.ravel(), tolerance).reshape(states, len(some), *times.shape)
-        parts.append(np.einsum("sttn->stn", together))
+        union, place = np.unique(times, return_inverse=True)
+        together = integrate_state(problem, some, union, tolerance, evaluations)
+        parts.append(np.take_along_axis(together, place.reshape(1, *times.shape), axis=2))
     return np.concatenate(parts, axis=1)
 
 
-def solutions(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+def solutions(
+    problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10, evaluations: int | None = None
+) -> np.ndarray:
     """Reference solutions of many tasks.
 
     Args:
@@ -62,17 +68,50 @@ def solutions(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: flo
         tasks: parameters and initial values.
         points: (1 or tasks, n, d) points, the same for all tasks or each task's own.
         tolerance: error allowed, relative to the size of each task's solution.
+        evaluations: of the right-hand side of an ODE at most; None for as many as it takes.
 
     Returns:
         (tasks, n, fields) values of the fields.
 
     Raises:
         InputError: if the problem has no reference solution, or a point lies outside the domain.
+        ArithmeticError: if the solution of a task cannot be computed.
     """
     points = _within(problem, points)
     if len(problem.coordinates) > 1:
         return solve_linear(problem, tasks, points, tolerance)
-    return first_order_system(problem).fields_of(_states(problem, tasks, points, tolerance))
+    return first_order_system(problem).fields_of(_states(problem, tasks, points, tolerance, evaluations))
+
+
+def solutions_or_nan(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+    """Reference solutions as by `solutions`, NaN for tasks that have none: the others are not spoiled by them.
+
+    Tasks are solved together as long as that succeeds, else in halves, until those without a solution are alone:
+    solutions that end within the domain, are too stiff or too fine, and tasks that are not finite numbers.
+
+    Args:
+        problem, tasks, points, tolerance: as for `solutions`.
+
+    Returns:
+        (tasks, n, fields) values of the fields.
+
+    Raises:
+        InputError: as by `solutions`.
+    """
+    values = np.full((len(tasks), points.shape[1], len(problem.fields)), np.nan)
+    remaining = [np.flatnonzero(np.isfinite(np.hstack([tasks.parameters, tasks.initial])).all(axis=1))]
+    while remaining:
+        rows = remaining.pop()
+        if not len(rows):
+            continue
+        own = points if len(points) == 1 else points[rows]
+        try:
+            with np.errstate(all="ignore"):
+                values[rows] = solutions(problem, tasks[rows], own, tolerance, _EVALUATIONS)
+        except ArithmeticError:
+            remaining += np.array_split(rows, 2) if len(rows) > 1 else []
+    values[~np.isfinite(values).all(axis=(1, 2))] = np.nan
+    return values
 
 
 def jets(problem: Problem, tasks: Tasks, points: np.ndarray) -> dict[Jet, np.ndarray]:
