@@ -58,6 +58,7 @@ class Estimates:
         basis: the basis used.
         readouts: (queries, F, K).
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
+        freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
         found: the unknown terms of each batch of queries, where the problem has some.
     """
 
@@ -65,6 +66,7 @@ class Estimates:
     basis: Basis
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
+    freedom: np.ndarray
     found: tuple[tuple[int, Terms], ...] = ()
 
     def solution(self, points: np.ndarray) -> np.ndarray:
@@ -80,6 +82,14 @@ class Estimates:
         blocks = self.readout_covariance.reshape(queries, fields, size, fields, size)
         own = np.einsum("qfkfl->qfkl", blocks)
         return np.sqrt(np.einsum("nk,qfkl,nl->qnf", features, own, features, optimize=True).clip(0))
+
+    def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends (queries, P) of the intervals that hold the true parameters with this probability."""
+        if not 0 < level < 1:
+            raise InputError(f"level {level:g}: the probability of an interval lies between 0 and 1, such as 0.9")
+        names = list(self.basis.problem.parameters)
+        std = self.table[[f"{name}_std" for name in names]].to_numpy()
+        return intervals(self.table[names].to_numpy(), std, self.freedom, level)
 
     def terms(self, points: np.ndarray) -> np.ndarray:
         """Unknown terms along the fitted solutions at points (n, d): (queries, n, terms)."""
@@ -285,6 +295,7 @@ def estimate(
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
+    freedoms: list[Tensor] = []
     found: list[tuple[int, Terms]] = []
     total = len(observations.queries)
     longest = observations.table["query"].value_counts().iloc[0]
@@ -294,7 +305,8 @@ def estimate(
     with tqdm(total=total, desc="queries", disable=total <= size) as progress:
         for batch in observations.batches(size):
             solution, terms = solve(batch)
-            table = _table(basis, batch, solution, noise_std is not None or batch.std is not None)
+            noise_given = noise_std is not None or batch.std is not None
+            table = _table(basis, batch, solution, noise_given)
             if isinstance(terms, LibraryTerms):
                 table = table.assign(**terms.formulas())
             if declared.unknown_terms:
@@ -302,6 +314,7 @@ def estimate(
             tables.append(table)
             readouts.append(solution.readouts)
             covariances.append(solution.readout_covariance)
+            freedoms.append(torch.full_like(solution.freedom, torch.inf) if noise_given else solution.freedom)
             progress.update(len(batch.queries))
     fields = len(basis.problem.fields)
     return Estimates(
@@ -309,5 +322,6 @@ def estimate(
         basis,
         torch.cat(readouts).unflatten(1, (fields, -1)).numpy(),
         None if physics is None else torch.cat(covariances).numpy(),
+        torch.cat(freedoms).numpy(),
         tuple(found),
     )
