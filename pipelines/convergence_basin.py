@@ -1,7 +1,7 @@
 """Stage convergence_basin: how many queries reach the global optimum, without a guess and from bad ones."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import hydra
 import numpy as np
@@ -13,11 +13,11 @@ from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses
 from ipbasis.evaluation.study_figures import plot_convergence
 from ipbasis.inverse.estimate import Estimates, estimate
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem import Tasks
 from ipbasis.reference.solutions import solutions
 from ipbasis.tracking import Tracker
 from pipelines.baselines import Question, fit_all, questions_of
-from pipelines.cells import Observed, tasks_of
+from pipelines.cells import tasks_of
 from pipelines.common import Settings, run_stage
 from pipelines.outputs import write_figure, write_table
 from pipelines.studies import best_basis, draw
@@ -29,37 +29,54 @@ class Start:
 
     Args:
         settings: of the solver.
-        times_off: factor between the start and the truth; 1 for the truth itself.
+        source: whose row of the table its outcome belongs to; ``truth`` for what all are compared with.
+        times_off: factor between the start and the truth; None where that is not what the start is.
         task: parameters and initial values of one task.
+        held: whether these parameters are held, and initial values alone are searched.
     """
 
     settings: LeastSquaresSettings
-    times_off: float
+    source: str
+    times_off: float | None
     task: Tasks
+    held: bool = False
 
 
 @dataclass(frozen=True)
 class Case:
-    """The queries of one problem and what ipbasis makes of them.
+    """The queries of one problem, and what ipbasis makes of them.
 
     Args:
         label: what the table notes of them.
         truth: the tasks behind them.
         noise_std: (queries,) of the observations.
         questions: one per query.
-        own: (queries,) squared misfit of our estimates, re-simulated; infinite where there is none.
+        own: the tasks that ipbasis estimates.
     """
 
     label: dict
     truth: Tasks
     noise_std: np.ndarray
     questions: list[Question]
-    own: np.ndarray
+    own: Tasks
 
 
 def fit(start: Start, question: Question) -> Fit:
     """Fit one query from one start."""
-    return fit_least_squares(question.problem, question.query, start.settings, start.task)
+    problem, query = question.problem, question.query
+    if not start.held:
+        return fit_least_squares(problem, query, start.settings, start.task)
+    parameters = start.task.parameters[0]
+    failed = Fit(parameters, np.empty((len(query.points), 0)), np.nan, 0.0, 0)
+    if not np.isfinite(parameters).all():
+        return failed
+    if problem.free_initial:
+        return fit_least_squares(problem, replace(query, known=parameters), start.settings, start.task)
+    try:
+        values = solutions(problem, start.task, query.points[None], start.settings.tolerance)[0]
+    except ArithmeticError:
+        return failed
+    return replace(failed, loss=float(np.mean((values - query.values) ** 2)), effort=1)
 
 
 def disturbed(parameters: np.ndarray, factor: float, seed: int) -> np.ndarray:
@@ -79,61 +96,48 @@ def estimated_tasks(estimates: Estimates) -> Tasks:
     return Tasks(estimates.table[list(problem.parameters)].to_numpy(), values)
 
 
-def misfits(problem: Problem, tasks: Tasks, observed: Observed) -> np.ndarray:
-    """(tasks,) squared misfit of re-simulated tasks to the observations; infinite where there is no solution."""
-    values = observed.observations[problem.fields].to_numpy().reshape(len(tasks), -1, len(problem.fields))
-    found = np.full(len(tasks), np.inf)
-    for row in range(len(tasks)):  # one by one: a task without a solution would take the others with it
-        task, points = tasks[row : row + 1], observed.points[[row % len(observed.points)]]
-        if np.isfinite(task.parameters).all() and np.isfinite(task.initial).all():
-            try:
-                found[row] = ((solutions(problem, task, points)[0] - values[row]) ** 2).sum()
-            except ArithmeticError:
-                continue
-    return found
-
-
 def case(settings: Settings, name: str) -> Case:
     """Draw the queries of a problem and estimate them."""
     cell, count = settings["cells"][name], settings["sizes"][name]["queries"]
     queries = draw(settings, name, settings["drawn"][name], count, cell["number"])
     observed = queries.observed(cell["noise"])
-    tasks = estimated_tasks(estimate(best_basis(name), observed.observations))
     return Case(
         {"problem": name, "noise_percent": cell["noise"], "observations": cell["number"]},
         tasks_of(queries.problem, queries.truth),
         observed.truth["noise_std"].to_numpy(),
         list(questions_of(queries.settings, queries.cell(cell["noise"]), observed, range(count))),
-        misfits(queries.problem, tasks, observed),
+        estimated_tasks(estimate(best_basis(name), observed.observations)),
     )
 
 
 def starts(settings: Settings, case: Case) -> Iterator[tuple[Start, Question]]:
-    """What least squares is given: each query from the truth, the first ones from bad guesses too.
+    """What least squares is given.
 
-    A bad guess is that of the parameters; initial values start from the first observations.
+    Each query from the truth, and with the parameters that ipbasis estimates, to which it finds the initial values:
+    these are no part of an estimate. The first queries also from bad guesses of the parameters, and initial values
+    as first observed.
     """
     chosen = LeastSquaresSettings(**settings["least_squares"])
     for number, question in enumerate(case.questions):
-        yield Start(chosen, 1.0, case.truth[number : number + 1]), question
+        yield Start(chosen, "truth", None, case.truth[number : number + 1]), question
+        yield Start(chosen, "ipbasis", None, case.own[number : number + 1], held=True), question
     first = case.questions[: settings["sizes"][case.label["problem"]]["least_squares"]]
     for factor in settings["times_off"]:
         parameters = disturbed(case.truth.parameters, factor, settings["seed"])
         for number, question in enumerate(first):
             guess = initial_guesses(question.problem, question.query)[None]
-            yield Start(chosen, factor, Tasks(parameters[[number]], guess)), question
+            yield Start(chosen, "least_squares", factor, Tasks(parameters[[number]], guess)), question
 
 
-def share(misfit: np.ndarray, best: np.ndarray, noise_std: np.ndarray, most_excess: float) -> float:
-    """Share of queries whose chi-square is above the best one by no more than `most_excess`.
+def excess(misfit: np.ndarray, best: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
+    """(queries,) how far chi-square is above its value at the global optimum; infinite where there is no estimate.
 
     Args:
-        misfit: (queries,) squared misfit, infinite where there is no estimate.
+        misfit: (queries,) squared misfit, NaN where there is no estimate.
         best: (queries,) squared misfit at the global optimum.
         noise_std: (queries,) of the observations.
-        most_excess: of chi-square, the squared misfit in units of the noise variance.
     """
-    return float((np.isfinite(misfit) & (misfit <= best + most_excess * noise_std**2)).mean())
+    return np.nan_to_num((misfit - best) / noise_std**2, nan=np.inf)
 
 
 def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> list[dict]:
@@ -141,27 +145,21 @@ def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> l
 
     Args:
         case: the queries.
-        fits: of least squares, by start.
-        most_excess: see `share`.
+        fits: of least squares, by start; queries in the order of the case.
+        most_excess: of chi-square, for a query to count as at the optimum.
     """
     values = [question.query.values.size for question in case.questions]
-    losses: dict[float, list[float]] = {}
+    losses: dict[tuple, list[float]] = {}
     for start, one in fits:
-        losses.setdefault(start.times_off, []).append(one.loss)
-    # a fit that failed has no misfit
-    misfit = {off: np.nan_to_num(loss, nan=np.inf) * values[: len(loss)] for off, loss in losses.items()}
-    best = misfit.pop(1.0)
-    every = {("ipbasis", np.nan): case.own} | {("least_squares", off): found for off, found in misfit.items()}
-    return [
-        {
-            **case.label,
-            "source": source,
-            "times_off": off,
-            "queries": len(found),
-            "share": share(found, best[: len(found)], case.noise_std[: len(found)], most_excess),
-        }
-        for (source, off), found in every.items()
-    ]
+        losses.setdefault((start.source, start.times_off), []).append(one.loss)
+    misfit = {key: np.array(found) * values[: len(found)] for key, found in losses.items()}
+    best = misfit.pop(("truth", None))
+    table = []
+    for (source, off), found in misfit.items():
+        above = excess(found, best[: len(found)], case.noise_std[: len(found)])
+        row = {**case.label, "source": source, "times_off": off, "queries": len(found)}
+        table.append({**row, "share": float((above <= most_excess).mean()), "largest_excess": above.max()})
+    return table
 
 
 def work(settings: Settings, tracker: Tracker) -> None:

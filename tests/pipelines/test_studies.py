@@ -11,7 +11,6 @@ from hydra import compose, initialize_config_dir
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.inverse.estimate import estimate
-from ipbasis.observations import ObservationSettings
 from ipbasis.problem import Tasks
 from pipelines import accuracy_limit, convergence_basin, outputs, throughput
 from pipelines.accuracy_limit import Answer, accuracy_rows, coverage_rows, false_ok_row, out_of_range
@@ -142,7 +141,8 @@ def test_bounds_are_those_of_least_squares_at_the_truth(oscillator):
         convergence_basin.fit(
             convergence_basin.Start(
                 LeastSquaresSettings(starts=1, tolerance=1e-9, seed=0),
-                1.0,
+                "truth",
+                np.nan,
                 convergence_basin.tasks_of(oscillator, queries.truth),
             ),
             question,
@@ -164,28 +164,31 @@ def test_starts_are_the_factor_off_either_way_alike_for_each_factor():
     assert four == pytest.approx(twice**2)
 
 
-def test_estimates_are_re_simulated_from_their_own_initial_values(basis, oscillator):
-    tasks = oscillator.sample_tasks(4, np.random.default_rng(3))
-    sampling = ObservationSettings(
-        number=30, layout="equispaced", noise=0, noise_unit="percent", noise_kind="gaussian", seed=0
-    )
-    chosen = settings("convergence_basin")
-    queries = draw(chosen, "damped_oscillator", {"label": {}}, 4, sampling.number)
-    observed = queries.observed(0)
+LEAST_SQUARES = LeastSquaresSettings(starts=1, tolerance=1e-9, seed=0)
+
+
+def test_estimates_stand_for_tasks_with_their_own_initial_values(basis, oscillator):
+    queries = draw(settings("convergence_basin"), "damped_oscillator", {"label": {}}, 4, 30)
     tasks = convergence_basin.tasks_of(oscillator, queries.truth)
-    found = convergence_basin.estimated_tasks(estimate(basis, observed.observations))
+    found = convergence_basin.estimated_tasks(estimate(basis, queries.observed(0).observations))
     assert found.parameters == pytest.approx(tasks.parameters, abs=1e-5)
     assert found.initial == pytest.approx(tasks.initial, abs=1e-5)
-    assert convergence_basin.misfits(oscillator, found, observed).max() < 1e-8
-    wrong = Tasks(np.where(np.arange(4)[:, None] == 2, np.nan, tasks.parameters + 0.1), tasks.initial)
-    misfit = convergence_basin.misfits(oscillator, wrong, observed)
-    assert misfit[2] == np.inf
-    assert misfit[[0, 1, 3]].min() > 1e-4
 
 
-def test_the_share_counts_queries_within_the_allowed_excess():
-    best, noise_std = np.array([10.0, 10.0, 10.0, np.inf]), np.array([1.0, 2.0, 2.0, 1.0])
-    assert convergence_basin.share(np.array([10.9, 13.9, 14.1, np.inf]), best, noise_std, 1) == 0.5
+@pytest.mark.parametrize("name", ["damped_oscillator", "quantum_oscillator"])
+def test_the_misfit_of_parameters_is_that_of_their_best_solution(name):
+    """Wrong initial values do not count, wrong parameters do; no parameters, no misfit."""
+    queries = draw(settings("convergence_basin"), name, {"label": {}}, 1, 30)
+    (question,) = convergence_basin.questions_of(queries.settings, queries.cell(0), queries.observed(0), [0])
+    truth = convergence_basin.tasks_of(queries.problem, queries.truth)
+
+    def misfit(parameters):
+        start = convergence_basin.Start(LEAST_SQUARES, "ipbasis", None, Tasks(parameters, truth.initial + 0.1), True)
+        return convergence_basin.fit(start, question).loss
+
+    assert misfit(truth.parameters) < 1e-12
+    assert misfit(truth.parameters + 0.3) > 1e-5
+    assert np.isnan(misfit(np.full_like(truth.parameters, np.nan)))
 
 
 def test_rows_compare_every_fit_with_the_one_from_the_truth():
@@ -193,15 +196,18 @@ def test_rows_compare_every_fit_with_the_one_from_the_truth():
         return Fit(np.zeros(1), np.zeros((10, 0)), value, 0.1, 1)
 
     asked = SimpleNamespace(query=SimpleNamespace(values=np.zeros((10, 2))))
-
-    case = convergence_basin.Case(
-        {"problem": "p"}, Tasks(np.zeros((3, 1)), np.zeros((3, 0))), np.ones(3), [asked] * 3, np.array([20.5, 19, 40])
-    )
-    losses = [(1.0, 1.0), (1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, np.nan)]
-    fits = [(convergence_basin.Start(None, off, None), loss(value)) for off, value in losses]
+    nothing, noise_std = Tasks(np.zeros((3, 1)), np.zeros((3, 0))), np.array([1.0, 1.0, 2.0])
+    case = convergence_basin.Case({"problem": "p"}, nothing, noise_std, [asked] * 3, nothing)
+    losses = [("truth", None, value) for value in (1.0, 1.0, 1.0)]
+    # of 20 observed values each: chi-square is above the best one by 0.8, 1.2 and, at twice the noise, 0.75
+    losses += [("ipbasis", None, value) for value in (1.04, 1.06, 1.15)]
+    losses += [("least_squares", 2.0, value) for value in (0.9, np.nan)]
+    fits = [(convergence_basin.Start(None, source, off, None), loss(value)) for source, off, value in losses]
     ours, theirs = convergence_basin.rows(case, fits, 1)
     assert (ours["source"], ours["queries"], ours["share"]) == ("ipbasis", 3, pytest.approx(2 / 3))
+    assert ours["largest_excess"] == pytest.approx(1.2)
     assert (theirs["times_off"], theirs["queries"], theirs["share"]) == (2.0, 2, 0.5)
+    assert theirs["largest_excess"] == np.inf
 
 
 def test_a_call_is_repeated_until_it_took_long_enough(monkeypatch):

@@ -67,7 +67,9 @@ def plot_accuracy(table: pd.DataFrame, bar: float) -> Figure:
         axes.legend(fontsize=8)
     first = panels[0][0]
     first.set_ylabel("root mean square of error / Cramér-Rao bound")
-    first.yaxis.set_major_locator(LogLocator(subs=(1, 1.1, 1.2, 1.5, 2, 3, 5)))
+    low, high = first.get_ylim()
+    first.set_ylim(min(low, 0.8), max(high, 1.25))  # noise of the ratio is not to look like more
+    first.yaxis.set_major_locator(LogLocator(subs=(1, 1.1, 1.2, 1.5, 2, 3, 5, 8, 9)))
     first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     first.yaxis.set_minor_locator(LogLocator(subs=()))
     texts = ["Cramér-Rao bound: no unbiased estimate is better", f"aim: {bar:g}"]
