@@ -90,7 +90,7 @@ def accuracy_table() -> str:
     keys = ["problem", "noise_percent", "observations"]
     cells = accuracy.groupby(keys, sort=False)
     table = cells[["queries", "identifiable_share"]].first()
-    table["error / bound"] = cells["rmse_over_cramer_rao"].median()
+    table["error / bound"] = cells["rmse_over_cramer_rao"].median().map("{:.2f}".format)
     for level, rows in coverage.groupby("level"):
         table[f"in {100 * level:g} % interval"] = 100 * rows.groupby(keys)["coverage"].mean()
     for drawn, rows in false_ok.groupby("drawn", sort=False):
@@ -123,7 +123,8 @@ def throughput_table() -> str:
         "error_over_cramer_rao": "error / bound",
         "least_squares_error_over_cramer_rao": "error / bound, least squares",
     }
-    return markdown(_spaced(fastest)[["problem", *names]].rename(columns=names))
+    whole = fastest[["queries_per_second", "times_faster"]].round()
+    return markdown(_spaced(fastest.assign(**whole))[["problem", *names]].rename(columns=names))
 
 
 def _spaced(table: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ class LeastSquaresSettings(Declared):
 
 
 def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
-    """(free initial values,) of an ODE problem: first value and slope seen, else the middle of the range."""
+    """(free initial values,) of an ODE problem: first value and slope seen, or the middle, within its range."""
     order = np.argsort(query.points[:, 0], kind="stable")
     times, guesses = query.points[order, 0], []
     for jet, interval in problem.free_initial.items():
@@ -45,7 +45,8 @@ def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
             guesses.append(np.polyfit(first_times, first_values, 1)[0])
         else:
             guesses.append(np.mean(interval))
-    return np.array(guesses)
+    low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
+    return np.clip(guesses, low + _MARGIN * (high - low), high - _MARGIN * (high - low))
 
 
 class _Model:
