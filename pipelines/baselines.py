@@ -1,9 +1,10 @@
 """What the baseline stages share: queries one by one, scored like ours."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
 from ipbasis.reference.terms import true_terms
 from ipbasis.tracking import Tracker
-from pipelines.cells import Cell, cells, read_cell, tasks_of
+from pipelines.cells import Cell, Observed, cells, read_cell, tasks_of
 from pipelines.common import DATA, Settings
 
 
@@ -66,11 +67,16 @@ def chosen_cells(settings: Settings, source: str) -> list[Cell]:
 
 def questions(settings: Settings, cell: Cell, queries: int | list[int]) -> Iterator[Question]:
     """Some queries of a cell: the first so many, or those with these numbers."""
-    problem = drawn_problem(settings, cell.set)
     numbers = list(range(queries)) if isinstance(queries, int) else queries
     observed = read_cell(settings, cell, max(numbers) + 1)
     if max(numbers) >= len(observed.truth):
         raise InputError(f"baselines: query {max(numbers)} is asked for, the set has {len(observed.truth)}")
+    yield from questions_of(settings, cell, observed, numbers)
+
+
+def questions_of(settings: Settings, cell: Cell, observed: Observed, numbers: Sequence[int]) -> Iterator[Question]:
+    """Queries of a cell that is observed, by their numbers."""
+    problem = drawn_problem(settings, cell.set)
     by_query = dict(list(observed.observations.groupby("query", sort=False)))
     for number in numbers:
         truth = observed.truth.iloc[[number]]
@@ -90,12 +96,12 @@ def asked(settings: Settings, source: str) -> list[Question]:
 
 
 def fit_all(
-    fit: Callable[[Settings, Question], Fit], jobs: list[tuple[Settings, Question]], workers: int, name: str
+    fit: Callable[[Any, Question], Fit], jobs: list[tuple[Any, Question]], workers: int, name: str
 ) -> list[Answer]:
-    """Answers to questions, each with a configuration.
+    """Answers to questions, each with settings of its own.
 
     Args:
-        fit: takes the configuration and the question, of which it may use the problem and the query.
+        fit: takes the settings and the question, of which it may use the problem and the query.
         jobs: what to answer.
         workers: how many are answered at a time.
         name: of the progress bar.

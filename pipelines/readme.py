@@ -82,6 +82,56 @@ def quantum_oscillator_table() -> str:
     return markdown(pd.DataFrame(lines))
 
 
+def accuracy_table() -> str:
+    """Accuracy, coverage and wrong estimates called ok, cell by cell."""
+    accuracy, coverage, false_ok = (
+        pd.read_csv(REPORTS / "tables" / f"{name}.csv") for name in ("accuracy_limit", "coverage", "false_ok")
+    )
+    keys = ["problem", "noise_percent", "observations"]
+    cells = accuracy.groupby(keys, sort=False)
+    table = cells[["queries", "identifiable_share"]].first()
+    table["error / bound"] = cells["rmse_over_cramer_rao"].median().map("{:.2f}".format)
+    for level, rows in coverage.groupby("level"):
+        table[f"in {100 * level:g} % interval"] = 100 * rows.groupby(keys)["coverage"].mean()
+    for drawn, rows in false_ok.groupby("drawn", sort=False):
+        table[f"wrong but ok, {drawn}"] = 100 * rows.set_index(keys)["false_ok"]
+    table["identifiable_share"] *= 100
+    names = {"noise_percent": "noise, %", "identifiable_share": "identifiable, %"}
+    return markdown(_spaced(table.reset_index()).rename(columns=names))
+
+
+def search_table() -> str:
+    """Shares at the global optimum, ours and those of least squares from each start."""
+    table = pd.read_csv(REPORTS / "tables" / "convergence_basin.csv")
+    ours = table["source"] == "ipbasis"
+    table["start"] = ("least squares, " + table["times_off"].map("{:g}".format) + " x off").mask(ours, "**ipbasis**")
+    shares = 100 * table.pivot_table("share", "problem", "start", sort=False)
+    return markdown(_spaced(shares.reset_index()))
+
+
+def throughput_table() -> str:
+    """Queries per second of the fastest batch at 100 observations, and how many times faster than least squares."""
+    table = pd.read_csv(REPORTS / "tables" / "throughput.csv")
+    table = table[table["observations"] == 100]
+    fastest = table.loc[table.groupby(["problem", "layout"], sort=False)["queries_per_second"].idxmax()]
+    names = {
+        "layout": "points",
+        "batch": "queries in a batch",
+        "queries_per_second": "queries per second",
+        "least_squares_seconds": "seconds per query, least squares",
+        "times_faster": "times faster",
+        "error_over_cramer_rao": "error / bound",
+        "least_squares_error_over_cramer_rao": "error / bound, least squares",
+    }
+    whole = fastest[["queries_per_second", "times_faster"]].round()
+    return markdown(_spaced(fastest.assign(**whole))[["problem", *names]].rename(columns=names))
+
+
+def _spaced(table: pd.DataFrame) -> pd.DataFrame:
+    """The names of problems as words."""
+    return table.assign(problem=table["problem"].str.replace("_", " "))
+
+
 def example(problem: str, picture: Path | None = None) -> str:
     """What the README's example for a problem prints; its first picture is copied to `picture`."""
     with tempfile.TemporaryDirectory() as directory:
@@ -105,6 +155,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "damped_oscillator table": oscillator_table,
     "lotka_volterra table": lotka_volterra_table,
     "quantum_oscillator table": quantum_oscillator_table,
+    "accuracy table": accuracy_table,
+    "search table": search_table,
+    "throughput table": throughput_table,
 }
 EXAMPLES = ("damped_oscillator", "lotka_volterra", "lotka_volterra_unknown_terms", "quantum_oscillator")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ipbasis.baselines.fit import Query, Snapshot, Stopwatch, best_so_far
-from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares
+from ipbasis.baselines.least_squares import LeastSquaresSettings, _Model, fit_least_squares
 from ipbasis.baselines.pinn import Misfit, Pinn, PinnSettings, TermNetworks, fit_pinn
 from ipbasis.basis.network import TrunkSettings
 from ipbasis.problem import Problem, Tasks, problem_directory
@@ -91,6 +91,18 @@ def test_least_squares_starts_where_there_is_a_solution(four_parameters):
     found = fit_least_squares(four_parameters, query, LEAST_SQUARES)
     assert np.isfinite(found.loss)
     assert np.abs(found.parameters - tasks.parameters[0]).max() < 0.5
+
+
+def test_least_squares_starts_where_it_is_told(four_parameters):
+    """From the truth it needs little; far beyond the ranges, no bound draws the start back."""
+    query, tasks = clean(four_parameters, np.linspace(0, 5, 40))
+    near = fit_least_squares(four_parameters, query, LEAST_SQUARES, tasks)
+    assert near.parameters == pytest.approx(tasks.parameters[0], abs=1e-7)
+    assert near.effort < fit_least_squares(four_parameters, query, LEAST_SQUARES).effort / 3
+    model = _Model(four_parameters, query, 1e-9)
+    start = model.unknowns(Tasks(4 * tasks.parameters, tasks.initial))
+    assert model.tasks(start[None]).parameters == pytest.approx(4 * tasks.parameters)
+    assert ((model.bounds[0] < start) & (start < model.bounds[1])).all()
 
 
 def test_least_squares_where_no_start_has_a_solution_fails_without_a_crash():

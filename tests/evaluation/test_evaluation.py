@@ -6,7 +6,14 @@ import pytest
 
 from ipbasis import estimate
 from ipbasis.evaluation import figures
-from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
+from ipbasis.evaluation.metrics import (
+    coverage,
+    cramer_rao,
+    ideal_errors,
+    identifiable,
+    parameter_errors,
+    term_errors,
+)
 from ipbasis.evaluation.tables import combine
 from ipbasis.observations import check_observations, long_table
 from ipbasis.reference.ode import integrate
@@ -38,6 +45,21 @@ def test_ideal_error_is_that_of_least_squares_on_a_linear_model():
     estimates = np.linalg.lstsq(design, 0.3 * rng.normal(size=(30, 20000)), rcond=None)[0]
     # the mean of 20 000 absolute errors is known to 0.5 %
     assert ideal_errors(slopes, np.array([0.3]))[0] == pytest.approx(np.abs(estimates).mean(axis=1), rel=0.02)
+
+
+def test_the_bound_is_infinite_where_parameters_cannot_be_told_apart():
+    slopes = np.random.default_rng(0).normal(size=(2, 30, 1, 2))
+    slopes[1, :, :, 1] = 0
+    found = cramer_rao(slopes, np.array([0.3, 0.3]))
+    design = slopes[0, :, 0]
+    assert found[0] == pytest.approx(0.3 * np.sqrt(np.linalg.inv(design.T @ design).diagonal()))
+    assert np.isinf(found[1]).all()
+
+
+def test_a_query_is_identifiable_where_every_interval_is_narrower_than_its_range():
+    ranges = np.array([[0.0, 1.0], [-2.0, 2.0]])
+    bound = np.array([[0.25, 1.0], [0.26, 0.1], [0.1, 1.03], [0.1, np.inf]])
+    assert identifiable(bound, ranges).tolist() == [True, False, False, False]
 
 
 def test_published_columns_come_first_and_sources_in_order():

@@ -230,6 +230,21 @@ def test_a_table_of_broken_queries_only(basis, oscillator):
     assert found.solution([1.0]).shape == (2, 1, 1)
 
 
+@pytest.mark.parametrize("noise_std", [None, 0.1])
+def test_intervals_at_any_level_agree_with_those_of_the_table(basis, oscillator, noise_std):
+    table, _, _ = simulated(oscillator, 3, noise=1, number=8)  # few: Student's t is far from normal
+    found = estimate(basis, table, noise_std=noise_std)
+    low, high = found.intervals(0.95)
+    assert low == pytest.approx(found.table[[f"{name}_low" for name in NAMES]].to_numpy(), rel=1e-12)
+    assert high == pytest.approx(found.table[[f"{name}_high" for name in NAMES]].to_numpy(), rel=1e-12)
+    narrow = found.intervals(0.5)
+    assert (low < narrow[0]).all()
+    assert (narrow[0] < narrow[1]).all()
+    assert (narrow[1] < high).all()
+    with pytest.raises(InputError, match="level 95"):
+        found.intervals(95)
+
+
 def test_noise_given_twice_is_refused(basis, oscillator):
     table, _, _ = simulated(oscillator, 1)
     with pytest.raises(InputError, match="given twice"):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from ipbasis import Basis, InputError, estimate
-from ipbasis.evaluation.metrics import sensitivities
 from ipbasis.inverse.reweighting import Errors, _Residuals, _unequal
 from ipbasis.observations import long_table
 from ipbasis.problem import Tasks
+from ipbasis.reference.sensitivities import sensitivities
 from ipbasis.reference.solutions import solutions
 
 OSCILLATOR = ["a1", "a2", "a3"]

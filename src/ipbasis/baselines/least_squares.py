@@ -32,8 +32,8 @@ class LeastSquaresSettings(Declared):
     seed: int
 
 
-def _initial_guesses(problem: Problem, query: Query) -> np.ndarray:
-    """(free initial values,) of an ODE problem: first value and slope seen, else the middle of the range."""
+def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
+    """(free initial values,) of an ODE problem: first value and slope seen, or the middle, within its range."""
     order = np.argsort(query.points[:, 0], kind="stable")
     times, guesses = query.points[order, 0], []
     for jet, interval in problem.free_initial.items():
@@ -46,7 +46,8 @@ def _initial_guesses(problem: Problem, query: Query) -> np.ndarray:
             guesses.append(np.polyfit(first_times, first_values, 1)[0])
         else:
             guesses.append(np.mean(interval))
-    return np.array(guesses)
+    low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
+    return np.clip(guesses, low + _MARGIN * (high - low), high - _MARGIN * (high - low))
 
 
 class _Model:
@@ -64,9 +65,16 @@ class _Model:
         self._scale = ranges[:, 1] - ranges[:, 0]
         self._ranges = ranges.T / self._scale
         self.bounds = self._ranges[0] - _SLACK, self._ranges[1] + _SLACK
-        self._initial = _initial_guesses(problem, query)
+        self._initial = initial_guesses(problem, query)
         self._seen = np.isfinite(query.values)
         self.evaluations = 0
+
+    def unknowns(self, task: Tasks) -> np.ndarray:
+        """The unknowns of one task, the bounds widened where it lies beyond them."""
+        unknowns = np.concatenate([task.parameters[0, self._free], task.initial[0]]) / self._scale
+        low, high = self.bounds
+        self.bounds = np.minimum(low, unknowns - _SLACK), np.maximum(high, unknowns + _SLACK)
+        return unknowns
 
     def start(self, rng: np.random.Generator) -> np.ndarray:
         """Unknowns to start from: random parameters, initial values as observed, all within their ranges."""
@@ -127,25 +135,28 @@ def _best_of(
     return best
 
 
-def fit_least_squares(problem: Problem, query: Query, settings: LeastSquaresSettings) -> Fit:
+def fit_least_squares(
+    problem: Problem, query: Query, settings: LeastSquaresSettings, start: Tasks | None = None
+) -> Fit:
     """Fit the parameters and initial values of one query that are not known.
 
     `scipy.optimize.least_squares` with derivatives by differences. Initial values start from the first
-    observations; everything is searched a little beyond its range. Unknown terms have their true form here:
-    this baseline is told more than the others.
+    observations; everything is searched a little beyond its range, and beyond a given start. Unknown terms have
+    their true form here: this baseline is told more than the others.
 
     Args:
         problem: a problem with a reference solution.
         query: observations and known parameters.
         settings: starts and tolerance.
+        start: one task to start from, once, in place of random ones.
     """
     clock = Stopwatch()
     rng = np.random.default_rng(settings.seed)
     model = _Model(problem, query, settings.tolerance)
     n, terms = len(query.points), len(problem.unknown_terms)
     best = _best_of(
-        settings.starts,
-        lambda: model.start(rng),
+        settings.starts if start is None else 1,
+        lambda: model.start(rng) if start is None else model.unknowns(start),
         lambda start: scipy.optimize.least_squares(
             model.misfit, start, jac=model.jacobian, bounds=model.bounds, max_nfev=_ITERATIONS
         ),

@@ -42,6 +42,7 @@ def _single(estimates: Estimates, row: int) -> Estimates:
         table=estimates.table.iloc[[row]],
         readouts=estimates.readouts[[row]],
         readout_covariance=None if covariance is None else covariance[[row]],
+        freedom=estimates.freedom[[row]],
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 
 def parameter_errors(estimates: pd.DataFrame, truth: pd.DataFrame, parameters: list[str]) -> dict[str, float]:
@@ -47,16 +48,37 @@ def coverage(estimates: pd.DataFrame, truth: pd.DataFrame, parameters: list[str]
     }
 
 
-def ideal_errors(sensitivity: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
-    """(tasks, U) mean absolute error of a normal estimate at the Cramér-Rao bound.
+def cramer_rao(sensitivity: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
+    """(tasks, U) smallest standard errors that an unbiased estimate can have; not finite where there are none.
 
-    The bound is that of noise with this standard deviation: σ² (SᵀS)⁻¹ with the sensitivities S.
+    The Cramér-Rao bound of normal noise with this standard deviation: σ² (SᵀS)⁻¹ with the sensitivities S.
 
     Args:
         sensitivity: (tasks, n, F, U), see `ipbasis.reference.sensitivities`.
         noise_std: (tasks,) standard deviation of the noise.
     """
     flat = sensitivity.reshape(len(sensitivity), -1, sensitivity.shape[-1])
-    bound = np.linalg.inv(np.einsum("tiu,tiv->tuv", flat, flat))
-    std = noise_std[:, None] * np.sqrt(np.einsum("tuu->tu", bound))
-    return np.sqrt(2 / np.pi) * std
+    triangular = np.linalg.qr(flat, mode="r")
+    # the diagonal of (SᵀS)⁻¹ = R⁻¹R⁻ᵀ, which is not squared first: some queries hardly tell their parameters
+    singular = np.abs(np.einsum("tuu->tu", triangular)).min(axis=1) == 0
+    inverse = np.linalg.inv(np.where(singular[:, None, None], np.eye(triangular.shape[1]), triangular))
+    std = noise_std[:, None] * np.linalg.norm(inverse, axis=2)
+    return np.where(singular[:, None], np.inf, std)
+
+
+def ideal_errors(sensitivity: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
+    """(tasks, U) mean absolute error of a normal estimate at the Cramér-Rao bound, see `cramer_rao`."""
+    return np.sqrt(2 / np.pi) * cramer_rao(sensitivity, noise_std)
+
+
+def identifiable(bound: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """(queries,) whether the observations of a query tell more of each parameter than its trained range does.
+
+    That is so where the ideal 95 % interval of every parameter, of the Cramér-Rao bound of the true task, is
+    narrower than the range: what an estimate makes of the query plays no part.
+
+    Args:
+        bound: (queries, P) see `cramer_rao`.
+        ranges: (P, 2).
+    """
+    return (2 * norm.ppf(0.975) * bound < ranges[:, 1] - ranges[:, 0]).all(axis=1)

@@ -72,6 +72,7 @@ class Estimates:
         readout_covariance: (queries, F K, F K), or None if the solver gives none.
         correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
             parameters and where the solver gives no error bars.
+        freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
         found: the unknown terms of each batch and its rows in the table, where the problem has some.
     """
 
@@ -80,6 +81,7 @@ class Estimates:
     readouts: np.ndarray
     readout_covariance: np.ndarray | None
     correlation: np.ndarray
+    freedom: np.ndarray
     found: tuple[tuple[np.ndarray, Terms], ...] = ()
 
     def solution(self, points: np.ndarray) -> np.ndarray:
@@ -95,6 +97,14 @@ class Estimates:
         blocks = self.readout_covariance.reshape(queries, fields, size, fields, size)
         own = np.einsum("qfkfl->qfkl", blocks)
         return np.sqrt(np.einsum("nk,qfkl,nl->qnf", features, own, features, optimize=True).clip(0))
+
+    def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends (queries, P) of the intervals that hold the true parameters with this probability."""
+        if not 0 < level < 1:
+            raise InputError(f"level {level:g}: the probability of an interval lies between 0 and 1, such as 0.9")
+        names = list(self.basis.problem.parameters)
+        std = self.table[[f"{name}_std" for name in names]].to_numpy()
+        return intervals(self.table[names].to_numpy(), std, self.freedom, level)
 
     def terms(self, points: np.ndarray) -> np.ndarray:
         """Unknown terms along the fitted solutions at points (n, d): (queries, n, terms)."""
@@ -532,10 +542,12 @@ def estimate(
     elif isinstance(observations, pd.DataFrame):
         observations = check_observations(observations, basis.problem)
     observations = estimator.accept(observations)
+    given = noise_std is not None or f"{basis.problem.fields[0]}_std" in observations.table
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
     covariances: list[Tensor] = []
     correlation: list[Tensor] = []
+    freedom: list[Tensor] = []
     found: list[tuple[np.ndarray, Terms]] = []
     rows, done = np.flatnonzero(observations.usable), 0
     with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
@@ -546,6 +558,7 @@ def estimate(
             readouts.append(fit.solution.readouts)
             covariances.append(fit.solution.readout_covariance)
             correlation.append(torch.tensor(correlations(fit.solution.covariance.numpy())))
+            freedom.append(torch.full_like(fit.solution.freedom, torch.inf) if given else fit.solution.freedom)
             done += len(table)
             progress.update(len(table))
     basis = estimator.basis
@@ -557,6 +570,7 @@ def estimate(
         _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
         None if estimator.physics is None else _whole(covariances, observations.usable, unknowns, unknowns),
         _whole(correlation, observations.usable, len(basis.problem.parameters), len(basis.problem.parameters)),
+        _whole(freedom, observations.usable),
         tuple(found),
     )
 

@@ -1,0 +1,182 @@
+"""Figures of the studies: accuracy, coverage, convergence, throughput. Each can be understood on its own."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from ipbasis.evaluation.tables import COLOURS, SOURCES
+
+mpl.use("Agg")
+
+# Okabe & Ito, apart from the colours of the sources where both are in one figure
+_COLOURS, _MARKERS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"], ["o", "s", "^", "D"]
+_BAR = {"color": "black", "linestyle": "--", "linewidth": 1}
+_LAYOUTS = {"common": ("-", "the same points for all queries"), "own": (":", "points of its own for each query")}
+
+
+def _panels(table: pd.DataFrame, height: float = 4.2) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with one panel per problem side by side, and the rows of each."""
+    problems = list(table.groupby("problem", sort=False))
+    figure = Figure(figsize=(4.2 * len(problems) + 0.6, height), layout="constrained")
+    axes = figure.subplots(1, len(problems), sharey=True, squeeze=False)[0]
+    for panel, (problem, _) in zip(axes, problems, strict=True):
+        panel.set_title(problem.replace("_", " "), fontsize=10)
+        panel.grid(alpha=0.3)
+    return figure, [(panel, rows) for panel, (_, rows) in zip(axes, problems, strict=True)]
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """One legend below for all panels, each entry once."""
+    entries = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8)
+
+
+def _numbers(axes: Axes, values: pd.Series, text: str) -> None:
+    """A logarithmic horizontal axis with ticks at the values that occur."""
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(values.unique()), [f"{value:g}" for value in sorted(values.unique())])
+    axes.minorticks_off()
+    axes.set_xlabel(text)
+
+
+def plot_accuracy(table: pd.DataFrame, bar: float) -> Figure:
+    """Errors over the Cramér-Rao bound by number of observations and noise, one panel per problem.
+
+    Args:
+        table: columns ``problem``, ``noise_percent``, ``observations``, ``parameter``, ``rmse_over_cramer_rao``.
+        bar: the ratio that is aimed at.
+    """
+    figure, panels = _panels(table)
+    for axes, rows in panels:
+        for number, (noise, some) in enumerate(rows.groupby("noise_percent")):
+            style = {"color": _COLOURS[number], "marker": _MARKERS[number]}
+            middle = some.groupby("observations")["rmse_over_cramer_rao"].median()
+            axes.plot(middle.index, middle, label=f"{noise:g} % noise", **style)
+            axes.scatter(some["observations"], some["rmse_over_cramer_rao"], s=14, alpha=0.45, **style)
+        bound = axes.axhline(1, color="black", linewidth=1)
+        aim = axes.axhline(bar, **_BAR)
+        axes.set_yscale("log")
+        _numbers(axes, rows["observations"], "observations per query")
+        axes.legend(fontsize=8)
+    first = panels[0][0]
+    first.set_ylabel("root mean square of error / Cramér-Rao bound")
+    low, high = first.get_ylim()
+    first.set_ylim(min(low, 0.8), max(high, 1.25))  # noise of the ratio is not to look like more
+    first.yaxis.set_major_locator(LogLocator(subs=(1, 1.1, 1.2, 1.5, 2, 3, 5, 8, 9)))
+    first.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    first.yaxis.set_minor_locator(LogLocator(subs=()))
+    texts = ["Cramér-Rao bound: no unbiased estimate is better", f"aim: {bar:g}"]
+    figure.legend([bound, aim], texts, loc="outside lower center", ncols=2, fontsize=8)
+    figure.suptitle(
+        "Error of ipbasis on identifiable queries (line: median of the parameters, dots: each)", fontsize=11
+    )
+    return figure
+
+
+def plot_coverage(table: pd.DataFrame, slack: float) -> Figure:
+    """Observed less nominal coverage of the intervals by level, one panel per problem.
+
+    Args:
+        table: columns ``problem``, ``noise_percent``, ``observations``, ``parameter``, ``level``, ``queries``,
+            ``coverage``.
+        slack: how far off the coverage of the highest level may be.
+    """
+    figure, panels = _panels(table)
+    levels = sorted(table["level"].unique())
+    for axes, rows in panels:
+        cells = rows[["noise_percent", "observations"]].drop_duplicates()
+        places = np.arange(len(cells))
+        for number, level in enumerate(levels):
+            some = rows[rows["level"] == level].groupby(["noise_percent", "observations"], sort=False)
+            off = 100 * (some["coverage"].mean() - level)
+            # of a binomial share; the parameters of one query are not independent and count once
+            error = 196 * np.sqrt(level * (1 - level) / some["queries"].first())
+            axes.errorbar(
+                places + 0.22 * (number - (len(levels) - 1) / 2),
+                off,
+                error,
+                linestyle="",
+                color=_COLOURS[number],
+                marker=_MARKERS[number],
+                capsize=2,
+                label=f"{100 * level:g} % interval",
+            )
+        axes.axhline(0, color="black", linewidth=1)
+        axes.axhspan(-100 * slack, 100 * slack, color="black", alpha=0.08, label=f"within {100 * slack:g} points")
+        names = [f"{cell.noise_percent:g} %\n{cell.observations}" for cell in cells.itertuples()]
+        axes.set_xticks(places, names, fontsize=8)
+        axes.set_xlabel("noise, and observations per query")
+    panels[0][0].set_ylabel("observed less nominal coverage\n(percentage points)")
+    _legend(figure, len(levels) + 1)
+    figure.suptitle(
+        "How often the intervals of ipbasis hold the truth (mean of the parameters; bars: what chance allows)",
+        fontsize=11,
+    )
+    return figure
+
+
+def plot_convergence(table: pd.DataFrame, bar: float) -> Figure:
+    """Share of queries that reach the global optimum by how far off the start is, one panel per problem.
+
+    Args:
+        table: columns ``problem``, ``source``, ``times_off`` (NaN where no start is needed), ``share``.
+        bar: the share that is aimed at.
+    """
+    figure, panels = _panels(table)
+    for axes, rows in panels:
+        for source, some in rows.groupby("source", sort=False):
+            label, style = SOURCES[source], {"color": COLOURS[source]}
+            if some["times_off"].isna().all():
+                axes.axhline(100 * some["share"].item(), linewidth=2, label=f"{label}, no guess", **style)
+            else:
+                axes.plot(some["times_off"], 100 * some["share"], marker="o", label=f"{label}, one start", **style)
+        axes.axhline(100 * bar, label=f"aim: {100 * bar:g} %", **_BAR)
+        _numbers(axes, rows["times_off"].dropna(), "start: times off the true parameters")
+        axes.set_ylim(0, 104)
+    panels[0][0].set_ylabel("queries at the global optimum (%)")
+    _legend(figure, 3)
+    return figure
+
+
+def plot_throughput(table: pd.DataFrame, bars: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Queries per second by batch size, number of observations and layout of the points, one panel per problem.
+
+    Args:
+        table: columns ``problem``, ``layout``, ``observations``, ``batch``, ``queries_per_second``,
+            ``least_squares_seconds``.
+        bars: for some problems what is aimed at, by layout.
+    """
+    figure, panels = _panels(table, 4.8)
+    counts = sorted(table["observations"].unique())
+    for axes, rows in panels:
+        for (layout, count), some in rows.groupby(["layout", "observations"], sort=False):
+            line, text = _LAYOUTS[layout]
+            number = counts.index(count)
+            axes.plot(
+                some["batch"],
+                some["queries_per_second"],
+                line,
+                color=_COLOURS[number],
+                marker=_MARKERS[number],
+                markersize=4,
+                label=f"{count} observations, {text}",
+            )
+        slow = 1 / rows["least_squares_seconds"]
+        label = f"{SOURCES['least_squares']}, in a loop (all cells)"
+        axes.axhspan(slow.min(), slow.max(), color="#999999", alpha=0.6, label=label)
+        for layout, aim in bars.get(rows["problem"].iloc[0], {}).items():
+            style = {**_BAR, "linestyle": "--" if layout == "common" else ":"}
+            axes.axhline(aim, label=f"aim at 100 observations, {_LAYOUTS[layout][1]}", **style)
+        axes.set_yscale("log")
+        axes.set_xscale("log")
+        axes.set_xlabel("queries in a batch")
+    panels[0][0].set_ylabel("queries per second")
+    _legend(figure, 3)
+    return figure

@@ -1,0 +1,72 @@
+"""The figures of the studies show the tables."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ipbasis.evaluation.study_figures import plot_accuracy, plot_convergence, plot_coverage, plot_throughput
+
+PROBLEMS = ["damped_oscillator", "lotka_volterra"]
+
+
+def levels(axes):
+    """Heights of the lines across the panel."""
+    return [line.get_ydata()[0] for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]]
+
+
+def test_accuracy_shows_every_parameter_their_median_the_bound_and_the_aim():
+    cells = list(product(PROBLEMS, [1, 5], [20, 100], ["a", "b", "c"]))
+    table = pd.DataFrame(cells, columns=["problem", "noise_percent", "observations", "parameter"])
+    table["rmse_over_cramer_rao"] = np.random.default_rng(0).uniform(1, 2, len(table))
+    panels = plot_accuracy(table, 1.1).axes
+    assert [axes.get_title() for axes in panels] == ["damped oscillator", "lotka volterra"]
+    rows = table[(table["problem"] == PROBLEMS[0]) & (table["noise_percent"] == 5)]
+    assert list(panels[0].get_lines()[1].get_ydata()) == [
+        rows[rows["observations"] == number]["rmse_over_cramer_rao"].median() for number in (20, 100)
+    ]
+    assert len(panels[0].collections[0].get_offsets()) == 2 * 3
+    assert levels(panels[0]) == [1, 1.1]
+
+
+def test_coverage_shows_how_far_each_cell_is_off():
+    cells = list(product(PROBLEMS, [1, 5], [20, 100], ["a", "b"], [0.5, 0.95]))
+    table = pd.DataFrame(cells, columns=["problem", "noise_percent", "observations", "parameter", "level"])
+    table = table.assign(queries=400, coverage=table["level"] + np.where(table["parameter"] == "a", 0.01, 0.02))
+    panels = plot_coverage(table, 0.02).axes
+    (line, _, (bars,)) = panels[1].containers[1].lines
+    assert list(line.get_ydata()) == pytest.approx([1.5] * 4)
+    low, high = bars.get_segments()[0][:, 1]
+    assert high - low == pytest.approx(2 * 196 * np.sqrt(0.95 * 0.05 / 400))
+    assert panels[0].get_xticklabels()[0].get_text() == "1 %\n20"
+
+
+def test_convergence_shows_ours_as_a_level_and_least_squares_by_start():
+    rows = [
+        {"problem": problem, "source": source, "times_off": off, "share": share}
+        for problem in PROBLEMS
+        for source, off, share in [
+            ("ipbasis", np.nan, 1.0),
+            ("least_squares", 1.25, 0.9),
+            ("least_squares", 2.0, 0.5),
+        ]
+    ]
+    panels = plot_convergence(pd.DataFrame(rows), 0.99).axes
+    assert levels(panels[0]) == [100, 99]
+    line = panels[0].get_lines()[1]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1.25, 2.0], [90, 50])
+
+
+def test_throughput_shows_a_line_per_layout_and_number_and_the_aims():
+    cells = list(product(PROBLEMS, ["common", "own"], [20, 100], [1, 10]))
+    table = pd.DataFrame(cells, columns=["problem", "layout", "observations", "batch"])
+    table = table.assign(queries_per_second=100.0 * table["batch"], least_squares_seconds=0.1)
+    figure = plot_throughput(table, {"damped_oscillator": {"common": 5000, "own": 2000}})
+    first, second = figure.axes
+    assert levels(first) == [5000, 2000]
+    assert levels(second) == []
+    assert len(second.get_lines()) == 4
+    assert list(second.get_lines()[0].get_ydata()) == [100, 1000]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(texts) == len(set(texts)) == 4 + 1 + 2
