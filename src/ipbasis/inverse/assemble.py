@@ -84,19 +84,24 @@ class AffinePhysics(Physics):
 
     @cached_property
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        """The operators below each other (Q m, N), and side by side (m, Q N)."""
-        operators = self.factor[..., :-1]
+        """The operators below each other (Q' m, N), and side by side (m, Q' N), mere sources left out."""
+        operators = self.factor[self._acting, :, :-1]
         return operators.flatten(0, 1), operators.transpose(0, 1).flatten(1).contiguous()
+
+    @cached_property
+    def _acting(self) -> Tensor:
+        """(Q') numbers of the operators that are not sources only."""
+        return self.factor[..., :-1].abs().amax((1, 2)).nonzero().squeeze(1)
 
     def apply(self, thetas: Tensor, unknowns: Tensor) -> Tensor:
         """(B, k, m) rows of the residual without its source, for unknowns (B, k, N)."""
-        applied = (unknowns @ self._stacked[0].T).unflatten(2, self.factor.shape[:2])
-        return (thetas[:, None, :, None] * applied).sum(2)
+        applied = (unknowns @ self._stacked[0].T).unflatten(2, (len(self._acting), -1))
+        return _combined(thetas[:, self._acting], applied)
 
     def adjoint(self, thetas: Tensor, rows: Tensor) -> Tensor:
         """(B, k, N) transpose of `apply`, for rows (B, k, m)."""
-        applied = (rows @ self._stacked[1]).unflatten(2, (len(self.factor), -1))
-        return (thetas[:, None, :, None] * applied).sum(2)
+        applied = (rows @ self._stacked[1]).unflatten(2, (len(self._acting), -1))
+        return _combined(thetas[:, self._acting], applied)
 
     def source(self, thetas: Tensor) -> Tensor:
         """(B, m) residual of unknowns of zero."""
@@ -107,6 +112,14 @@ class AffinePhysics(Physics):
         _, slopes = theta(self.system, parameters)
         applied = unknowns @ self.factor[..., :-1].flatten(0, 1).T + self.factor[..., -1].flatten()
         return torch.einsum("bqp,bqm->bmp", slopes, applied.unflatten(1, self.factor.shape[:2]))
+
+
+def _combined(thetas: Tensor, applied: Tensor) -> Tensor:
+    """(B, k, m) sum over q of thetas (B, Q) times operators applied (B, k, Q, m)."""
+    total = thetas[:, 0, None, None] * applied[:, :, 0]
+    for q in range(1, thetas.shape[1]):
+        total.addcmul_(thetas[:, q, None, None], applied[:, :, q])
+    return total
 
 
 @dataclass(frozen=True)
@@ -201,12 +214,14 @@ class Online:
         """(B, P) 1 for each parameter to estimate, else 0."""
         return self.known.isnan().to(self.known.dtype)
 
-    @property
-    def initial_target(self) -> tuple[Tensor, Tensor]:
-        """(B, I) right-hand sides of the rows of given initial values, and 1 for those that count, else 0."""
-        given = self.initial.isfinite().to(self.initial.dtype)
-        chosen = self.physics.initial_selection
-        return self.initial.nan_to_num(0.0) @ chosen.T, given @ (chosen != 0).to(chosen.dtype).T
+    @cached_property
+    def given_initial(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (I, N) of the initial values that any query gives, right-hand sides (B, I), and (B, I) 1 if given."""
+        given, chosen = self.initial.isfinite(), self.physics.initial_selection
+        if not given.any():
+            return self.physics.initial_rows[:0], self.initial[:, :0], self.initial[:, :0]
+        counts = given.to(chosen.dtype) @ (chosen != 0).to(chosen.dtype).T
+        return self.physics.initial_rows, self.initial.nan_to_num(0.0) @ chosen.T, counts
 
     def weighted(self, factor: Tensor) -> "Online":
         """The same with the data weights of each query multiplied by a factor (B,)."""

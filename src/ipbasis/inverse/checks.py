@@ -1,5 +1,6 @@
 """Status of each estimate: whether it can be trusted, and if not, why."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,49 +105,72 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
         problem: gives the ranges.
         e: the evidence.
     """
-    names, ranges = list(problem.parameters), problem.parameter_ranges
-    at_bound = ~e.known & ((e.estimates <= e.bounds[0]) | (e.estimates >= e.bounds[1]))
-    excess, nothing = _excess(e), _explains_nothing(e)
-    limit = max(_WORST_PHYSICS, 2 * e.worst_physics)
-    statuses, messages = [], []
-    for i in range(len(e.estimates)):
-        free = ~e.known[i]
-        # a uniform distribution over the range has this standard deviation
-        bars = not free.any() or not np.isnan(e.std[i][free]).all()
-        vague = free & ~(e.std[i] <= (ranges[:, 1] - ranges[:, 0]) / np.sqrt(12)) & bars
-        low, high = (e.low[i], e.high[i]) if bars else (e.estimates[i], e.estimates[i])
-        outside = free & ((low > ranges[:, 1]) | (high < ranges[:, 0]))
-        status, message = "ok", ""
-        if not (np.isfinite(e.estimates[i]).all() and np.isfinite(e.misfit[i])):
-            status, message = "failed", "no finite estimate was found"
-        elif e.counts[i] < e.unknowns[i]:
-            status = "not_identifiable"
-            message = f"{e.counts[i]} observations for {e.unknowns[i]} unknowns"
-        elif not e.noise_given and e.freedom[i] < 0.5:
-            status, message = "not_identifiable", "too few observations to estimate the noise; give noise_std"
-        elif outside.any():
-            j = int(np.flatnonzero(outside)[0])
-            low_end, high_end = ranges[j]
-            status = "out_of_range"
-            message = f"{names[j]} = {e.estimates[i, j]:.4g} is outside the trained range [{low_end:g}, {high_end:g}]"
-        elif e.physics[i] > limit:
-            status = "poor_fit"
-            message = f"the equation is met {e.physics[i]:.0f} times worse than the basis can"
-        elif excess[i] > 1:
-            status = "poor_fit"
-            message = f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?"
-        elif vague.any():
-            worst = ", ".join(names[j] for j in np.flatnonzero(vague))
-            status, message = "not_identifiable", f"the data do not determine {worst} within the trained range"
-        elif at_bound[i].any():
-            j = int(np.flatnonzero(at_bound[i])[0])
-            status, message = "not_identifiable", f"the data drive {names[j]} to its bound {e.estimates[i, j]:.4g}"
-        elif nothing[i] and not e.noise_given:
-            status, message = "poor_fit", "the fit explains no more of the data than chance would"
-        elif not e.converged[i]:
-            status, message = "failed", "the search did not converge"
-        elif not bars:
-            message = "the solver gives no error bars"
-        statuses.append(status)
-        messages.append(message)
+    names, (lowest, highest) = list(problem.parameters), problem.parameter_ranges.T
+    free = ~e.known
+    at_bound = free & ((e.estimates <= e.bounds[0]) | (e.estimates >= e.bounds[1]))
+    excess, limit = _excess(e), max(_WORST_PHYSICS, 2 * e.worst_physics)
+    bars = ~free.any(1) | (free & ~np.isnan(e.std)).any(1)
+    # a uniform distribution over the range has this standard deviation
+    vague = free & ~(e.std <= (highest - lowest) / np.sqrt(12)) & bars[:, None]
+    low, high = (np.where(bars[:, None], end, e.estimates) for end in (e.low, e.high))
+    outside = free & ((low > highest) | (high < lowest))
+
+    def first(marked: np.ndarray, i: int) -> tuple[str, float, int]:
+        j = int(np.flatnonzero(marked[i])[0])
+        return names[j], e.estimates[i, j], j
+
+    def range_left(i: int) -> str:
+        name, value, j = first(outside, i)
+        return f"{name} = {value:.4g} is outside the trained range [{lowest[j]:g}, {highest[j]:g}]"
+
+    def bound_met(i: int) -> str:
+        name, value, _ = first(at_bound, i)
+        return f"the data drive {name} to its bound {value:.4g}"
+
+    def undetermined(i: int) -> str:
+        return f"the data do not determine {', '.join(np.array(names)[vague[i]])} within the trained range"
+
+    cases: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
+        (
+            ~(np.isfinite(e.estimates).all(1) & np.isfinite(e.misfit)),
+            "failed",
+            lambda i: "no finite estimate was found",
+        ),
+        (
+            e.counts < e.unknowns,
+            "not_identifiable",
+            lambda i: f"{e.counts[i]} observations for {e.unknowns[i]} unknowns",
+        ),
+        (
+            (e.freedom < 0.5) & (not e.noise_given),
+            "not_identifiable",
+            lambda i: "too few observations to estimate the noise; give noise_std",
+        ),
+        (outside.any(1), "out_of_range", range_left),
+        (
+            e.physics > limit,
+            "poor_fit",
+            lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
+        ),
+        (
+            excess > 1,
+            "poor_fit",
+            lambda i: f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?",
+        ),
+        (vague.any(1), "not_identifiable", undetermined),
+        (at_bound.any(1), "not_identifiable", bound_met),
+        (
+            _explains_nothing(e) & (not e.noise_given),
+            "poor_fit",
+            lambda i: "the fit explains no more of the data than chance would",
+        ),
+        (~e.converged, "failed", lambda i: "the search did not converge"),
+        (~bars, "ok", lambda i: "the solver gives no error bars"),
+    ]
+    statuses, messages = ["ok"] * len(bars), [""] * len(bars)
+    told = np.zeros(len(bars), dtype=bool)
+    for holds, status, message in cases:
+        for i in np.flatnonzero(holds & ~told):
+            statuses[i], messages[i] = status, message(i)
+        told |= holds
     return statuses, messages

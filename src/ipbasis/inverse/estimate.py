@@ -1,7 +1,9 @@
 """Estimates of the parameters of many queries from their observations."""
 
 import itertools
+from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +58,7 @@ _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
 _BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 2000, 200, 1_000_000
 _SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
+_BATCH_SHARED = 50  # queries from which on threads share them
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
 
 
@@ -404,7 +407,8 @@ class Estimator:
         if self.physics is None:  # the published recipe treats all queries as one batch
             return len(observations.queries)
         most = _BATCH_POINTWISE if isinstance(self.physics, PointwisePhysics) else _BATCH
-        return min(most, max(1, _BATCH_POINTS // observations.longest))
+        shared = max(_BATCH_SHARED, -(-len(observations.queries) // torch.get_num_threads()))
+        return min(most, shared, max(1, _BATCH_POINTS // observations.longest))
 
     @property
     def _one_noise(self) -> bool:
@@ -412,19 +416,41 @@ class Estimator:
         return isinstance(self.noise_std, float | int) and self.errors.ordinary
 
     def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Fit, Terms | None]]:
-        """Estimates of the usable queries of accepted observations, a batch at a time."""
-        for batch in observations.batches(self.size(observations)):
-            fit, terms = self._solve(batch)
-            number, options = self.noise_std if self._one_noise else None, self.options
-            ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
-            table = _table(self.basis, fit, self._noise_given(batch), ends)
-            if options.resimulate or options.polish:
-                table, fit = _by_reference(self.basis, fit, table, number, options.polish)
-            if options.correlations:
-                table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
-            if isinstance(terms, LibraryTerms):
-                table = table.assign(**terms.formulas())
-            yield table, fit, terms
+        """Estimates of the usable queries of accepted observations, a batch at a time.
+
+        Batches are solved side by side, one thread each of those that PyTorch has: its operations are too small to
+        be shared.
+        """
+        size, threads = self.size(observations), torch.get_num_threads()
+        batches = observations.batches(size)
+        if threads == 1 or observations.usable.sum() <= size:
+            yield from map(self._estimated, batches)
+            return
+        waiting: deque[Future] = deque()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for batch in batches:
+                    waiting.append(pool.submit(self._estimated, batch))
+                    if len(waiting) > threads:  # one more than are solved, so that no thread waits for its data
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _estimated(self, batch: Batch) -> tuple[pd.DataFrame, Fit, Terms | None]:
+        """Table, fit and unknown terms of a batch."""
+        fit, terms = self._solve(batch)
+        number, options = self.noise_std if self._one_noise else None, self.options
+        ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
+        table = _table(self.basis, fit, self._noise_given(batch), ends)
+        if options.resimulate or options.polish:
+            table, fit = _by_reference(self.basis, fit, table, number, options.polish)
+        if options.correlations:
+            table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
+        if isinstance(terms, LibraryTerms):
+            table = table.assign(**terms.formulas())
+        return table, fit, terms
 
     def _noise_given(self, batch: Batch) -> bool:
         return self.noise_std is not None or batch.std is not None

@@ -18,8 +18,8 @@ _NOISE_ROUNDS = 8
 _FIRST_NOISE = 1e-4
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _AT_REST = 1e-2
-_UNDAMPED = 1e-8
-_SMOOTHINGS = (1e-5, 1e-3, 1e-1, 1e1)  # physics against data, in the roots
+_FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
+_SMOOTHINGS = (1e-4, 1e-1)  # physics against data, in the roots
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
@@ -73,18 +73,14 @@ class _Rows:
     def sizes(self) -> list[int]:
         """Numbers of rows of each kind."""
         physics, online = self.online.physics, self.online
+        conditions = len(physics.condition_rows), len(online.given_initial[0])
         priors = len(online.ranges) if online.priors.informative else 0
-        kinds = (online.data_target.shape[1], physics.factor.shape[1], *map(len, self._conditions))
-        return [*kinds, priors]
-
-    @property
-    def _conditions(self) -> tuple[Tensor, Tensor]:
-        return self.online.physics.condition_rows, self.online.physics.initial_rows
+        return [online.data_target.shape[1], physics.factor.shape[1], *conditions, priors]
 
     def target(self, parameters: Tensor) -> Tensor:
         """(B, rows) right-hand sides."""
         online, by_physics = self.online, self.weights.physics[:, None]
-        initial, counts = online.initial_target
+        _, initial, counts = online.given_initial
         parts = [
             online.data_target * self.weights.data[:, None],
             -online.physics.source(self.thetas) * by_physics,
@@ -97,39 +93,45 @@ class _Rows:
 
     def apply(self, unknowns: Tensor) -> Tensor:
         """(B, k, rows) for unknowns (B, k, N)."""
-        by_physics = self.weights.physics[:, None, None]
-        _, counts = self.online.initial_target
-        same, initial = self._conditions
+        online, by_physics = self.online, self.weights.physics[:, None, None]
+        initial, _, counts = online.given_initial
+        same, sizes = online.physics.condition_rows, self.sizes
         parts = [
-            unknowns @ self.online.data_root.mT * self.weights.data[:, None, None],
-            self.online.physics.apply(self.thetas, unknowns) * by_physics,
-            unknowns @ same.T * by_physics,
-            unknowns @ initial.T * counts[:, None] * by_physics,
-            unknowns.new_zeros(*unknowns.shape[:2], self.sizes[4]),
+            unknowns @ online.data_root.mT * self.weights.data[:, None, None],
+            online.physics.apply(self.thetas, unknowns) * by_physics,
         ]
+        if sizes[2]:
+            parts.append(unknowns @ same.T * by_physics)
+        if sizes[3]:
+            parts.append(unknowns @ initial.T * counts[:, None] * by_physics)
+        if sizes[4]:
+            parts.append(unknowns.new_zeros(*unknowns.shape[:2], sizes[4]))
         return torch.cat(parts, dim=2)
 
     def adjoint(self, rows: Tensor) -> Tensor:
         """(B, k, N) transpose of `apply`, for rows (B, k, rows)."""
+        online = self.online
         data, equation, conditions, given, _ = rows.split(self.sizes, dim=2)
-        _, counts = self.online.initial_target
-        same, initial = self._conditions
-        physics = self.online.physics.adjoint(self.thetas, equation) + conditions @ same
-        physics = physics + (given * counts[:, None]) @ initial
-        return (
-            data @ self.online.data_root * self.weights.data[:, None, None]
-            + physics * self.weights.physics[:, None, None]
-        )
+        physics = online.physics.adjoint(self.thetas, equation)
+        if conditions.shape[2]:
+            physics += conditions @ online.physics.condition_rows
+        if given.shape[2]:
+            initial, _, counts = online.given_initial
+            physics += (given * counts[:, None]) @ initial
+        physics *= self.weights.physics[:, None, None]
+        return physics.addcmul_(data @ online.data_root, self.weights.data[:, None, None])
 
     def normal(self) -> Tensor:
         """(B, N, N) normal matrix."""
-        same, initial = self._conditions
-        _, counts = self.online.initial_target
-        physics = self.online.physics.normal(self.thetas) + same.T @ same
-        if self.online.initial.isfinite().any():
-            physics = physics + (initial.T * counts[:, None]) @ initial
-        by_data, by_physics = (weight.square()[:, None, None] for weight in (self.weights.data, self.weights.physics))
-        return physics * by_physics + self.online.data_normal * by_data
+        online, same = self.online, self.online.physics.condition_rows
+        initial, _, counts = online.given_initial
+        normal = online.physics.normal(self.thetas)
+        if len(same):
+            normal += same.T @ same
+        if len(initial):
+            normal += (initial.T * counts[:, None]) @ initial
+        normal *= self.weights.physics.square()[:, None, None]
+        return normal.addcmul_(online.data_normal, self.weights.data.square()[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -349,12 +351,12 @@ def _start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings) ->
 
 
 def _minimise(
-    online: Online, start: Tensor, weights: Weights, accuracy: Accuracy, settings: GaussNewtonSettings
+    online: Online, start: Tensor, weights: Weights, accuracy: Accuracy, settings: GaussNewtonSettings, first: float
 ) -> tuple[Tensor, Tensor]:
-    """Levenberg-Marquardt from given parameters; returns parameters and steps taken."""
+    """Levenberg-Marquardt from given parameters with a first damping; returns parameters and steps taken."""
     width = online.ranges[:, 1] - online.ranges[:, 0]
     parameters = start.clone()
-    damping = torch.full_like(online.amplitude, 1e-3)
+    damping = torch.full_like(online.amplitude, first)
     steps = torch.zeros(len(online), dtype=torch.long)
     active = torch.arange(len(online))
     part, part_weights = online, weights
@@ -382,7 +384,7 @@ def _minimise(
         damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-20, 1e12)
         steps[active] += 1
         # a step that the damping holds back predicts less than there is to gain
-        least = torch.where(damping[active] < _UNDAMPED, settings.tolerance, 1e-3 * settings.tolerance)
+        least = torch.where(damping[active] <= _UNDAMPED, settings.tolerance, 1e-3 * settings.tolerance)
         small = least + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)
         if done.all():
@@ -465,10 +467,12 @@ def gauss_newton(
     std = torch.maximum(first, floor) if noise_std is None else noise_std
     iterations, height = torch.zeros(len(online), dtype=torch.long), online.data_target.shape[1]
     rows = torch.arange(len(online))
-    for _ in range(_NOISE_ROUNDS if noise_std is None else 1):
+    for number in range(_NOISE_ROUNDS if noise_std is None else 1):
         part = online.select(rows)
         weights = _weights(part, std[rows], accuracy, settings.physics_weight)
-        parameters[rows], steps = _minimise(part, parameters[rows], weights, accuracy, settings)
+        # later rounds start close to the optimum
+        damping = _UNDAMPED if number else _FIRST_DAMPING
+        parameters[rows], steps = _minimise(part, parameters[rows], weights, accuracy, settings, damping)
         iterations[rows] += steps
         if noise_std is not None:
             break

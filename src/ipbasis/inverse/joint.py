@@ -81,15 +81,15 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     misfit = (online.data_root @ unknowns[..., None]).squeeze(2) - online.data_target
     by_data = (online.data_root.mT @ misfit[..., None]).squeeze(2)
     conditions = unknowns @ physics.condition_rows.T - physics.condition_target
-    target, counts = online.initial_target
-    initial = (unknowns @ physics.initial_rows.T - target) * counts
+    rows, target, counts = online.given_initial
+    initial = (unknowns @ rows.T - target) * counts
     normal = matrix.mT @ matrix
     gradient = (matrix.mT @ residual[..., None]).squeeze(2)
     width = unknowns.shape[1]
     normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
-    if online.initial.isfinite().any():
-        normal[:, :width, :width] += (physics.initial_rows.T * counts[:, None]) @ physics.initial_rows
-    gradient[:, :width] += conditions @ physics.condition_rows + initial @ physics.initial_rows
+    if len(rows):
+        normal[:, :width, :width] += (rows.T * counts[:, None]) @ rows
+    gradient[:, :width] += conditions @ physics.condition_rows + initial @ rows
     distance, slope = online.priors.residual(parameters) * online.free, online.priors.slope(parameters) * online.free
     return _State(
         unknowns=unknowns,
