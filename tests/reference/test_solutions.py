@@ -167,6 +167,10 @@ def test_tasks_without_a_solution_leave_the_others_alone(explosion, own):
     lost = np.isin(np.arange(20), [3, 4, 7, 11])
     assert np.isnan(found[lost]).all()
     assert found[~lost] == pytest.approx(expected[~lost], rel=1e-8)
+    in_pairs = solutions_or_nan(explosion, tasks, points, together=2)[..., 0]
+    lost = np.repeat(lost[::2] | lost[1::2], 2)
+    assert np.isnan(in_pairs[lost]).all()
+    assert in_pairs[~lost] == pytest.approx(expected[~lost], rel=1e-8)
 
 
 def test_a_stiff_task_is_given_up(monkeypatch):

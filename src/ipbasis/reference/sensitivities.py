@@ -44,7 +44,7 @@ def linearised_solutions(
     disturbed = (np.hstack([tasks.parameters, tasks.initial])[:, None] + shifts).reshape(-1, len(width))
     parameters, initial = np.split(disturbed, [len(problem.parameters)], axis=1)
     each = points if len(points) == 1 else np.repeat(points, len(shifts), axis=0)
-    values = solutions_or_nan(problem, Tasks(parameters, initial), each, tolerance)
+    values = solutions_or_nan(problem, Tasks(parameters, initial), each, tolerance, len(shifts))
     values = values.reshape(len(tasks), len(shifts), *values.shape[1:])
     forward, backward = np.split(values[:, 1:], 2, axis=1)
     return values[:, 0], np.moveaxis(forward - backward, 1, -1) / (2 * steps)

@@ -83,7 +83,9 @@ def solutions(
     return first_order_system(problem).fields_of(_states(problem, tasks, points, tolerance, evaluations))
 
 
-def solutions_or_nan(problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
+def solutions_or_nan(
+    problem: Problem, tasks: Tasks, points: np.ndarray, tolerance: float = 1e-10, together: int = 1
+) -> np.ndarray:
     """Reference solutions as by `solutions`, NaN for tasks that have none: the others are not spoiled by them.
 
     Tasks are solved together as long as that succeeds, else in halves, until those without a solution are alone:
@@ -91,6 +93,7 @@ def solutions_or_nan(problem: Problem, tasks: Tasks, points: np.ndarray, toleran
 
     Args:
         problem, tasks, points, tolerance: as for `solutions`.
+        together: so many tasks in a row have a solution all of them, or none.
 
     Returns:
         (tasks, n, fields) values of the fields.
@@ -99,17 +102,19 @@ def solutions_or_nan(problem: Problem, tasks: Tasks, points: np.ndarray, toleran
         InputError: as by `solutions`.
     """
     values = np.full((len(tasks), points.shape[1], len(problem.fields)), np.nan)
-    remaining = [np.flatnonzero(np.isfinite(np.hstack([tasks.parameters, tasks.initial])).all(axis=1))]
+    finite = np.isfinite(np.hstack([tasks.parameters, tasks.initial])).all(axis=1)
+    remaining = [np.flatnonzero(finite.reshape(-1, together).all(axis=1))]
     while remaining:
-        rows = remaining.pop()
-        if not len(rows):
+        groups = remaining.pop()
+        if not len(groups):
             continue
+        rows = (groups[:, None] * together + np.arange(together)).ravel()
         own = points if len(points) == 1 else points[rows]
         try:
             with np.errstate(all="ignore"):
                 values[rows] = solutions(problem, tasks[rows], own, tolerance, _EVALUATIONS)
         except ArithmeticError:
-            remaining += np.array_split(rows, 2) if len(rows) > 1 else []
+            remaining += np.array_split(groups, 2) if len(groups) > 1 else []
     values[~np.isfinite(values).all(axis=(1, 2))] = np.nan
     return values
 
