@@ -1,6 +1,6 @@
 """Stage convergence_basin: how many queries reach the global optimum, without a guess and from bad ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import hydra
@@ -31,6 +31,7 @@ class Start:
         settings: of the solver.
         source: whose row of the table its outcome belongs to; ``truth`` for what all are compared with.
         times_off: factor between the start and the truth; None where that is not what the start is.
+        variant: ``polished`` for estimates that went on through the reference solver.
         task: parameters and initial values of one task.
         held: whether these parameters are held, and initial values alone are searched.
     """
@@ -40,6 +41,7 @@ class Start:
     times_off: float | None
     task: Tasks
     held: bool = False
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Case:
         truth: the tasks behind them.
         noise_std: (queries,) of the observations.
         questions: one per query.
-        own: the tasks that ipbasis estimates.
+        own: the tasks that ipbasis estimates, by variant.
     """
 
     label: dict
     truth: Tasks
     noise_std: np.ndarray
     questions: list[Question]
-    own: Tasks
+    own: Mapping[str, Tasks]
 
 
 def fit(start: Start, question: Question) -> Fit:
@@ -106,7 +108,10 @@ def case(settings: Settings, name: str) -> Case:
         tasks_of(queries.problem, queries.truth),
         observed.truth["noise_std"].to_numpy(),
         list(questions_of(queries.settings, queries.cell(cell["noise"]), observed, range(count))),
-        estimated_tasks(estimate(best_basis(name), observed.observations)),
+        {
+            variant: estimated_tasks(estimate(best_basis(name), observed.observations, polish=bool(variant)))
+            for variant in ("", "polished")
+        },
     )
 
 
@@ -120,7 +125,8 @@ def starts(settings: Settings, case: Case) -> Iterator[tuple[Start, Question]]:
     chosen = LeastSquaresSettings(**settings["least_squares"])
     for number, question in enumerate(case.questions):
         yield Start(chosen, "truth", None, case.truth[number : number + 1]), question
-        yield Start(chosen, "ipbasis", None, case.own[number : number + 1], held=True), question
+        for variant, tasks in case.own.items():
+            yield Start(chosen, "ipbasis", None, tasks[number : number + 1], True, variant), question
     first = case.questions[: settings["sizes"][case.label["problem"]]["least_squares"]]
     for factor in settings["times_off"]:
         parameters = disturbed(case.truth.parameters, factor, settings["seed"])
@@ -151,13 +157,13 @@ def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> l
     values = [question.query.values.size for question in case.questions]
     losses: dict[tuple, list[float]] = {}
     for start, one in fits:
-        losses.setdefault((start.source, start.times_off), []).append(one.loss)
+        losses.setdefault((start.source, start.variant, start.times_off), []).append(one.loss)
     misfit = {key: np.array(found) * values[: len(found)] for key, found in losses.items()}
-    best = misfit.pop(("truth", None))
+    best = misfit.pop(("truth", "", None))
     table = []
-    for (source, off), found in misfit.items():
+    for (source, variant, off), found in misfit.items():
         above = excess(found, best[: len(found)], case.noise_std[: len(found)])
-        row = {**case.label, "source": source, "times_off": off, "queries": len(found)}
+        row = {**case.label, "source": source, "variant": variant, "times_off": off, "queries": len(found)}
         table.append({**row, "share": float((above <= most_excess).mean()), "largest_excess": above.max()})
     return table
 
@@ -177,7 +183,7 @@ def work(settings: Settings, tracker: Tracker) -> None:
     )
     write_table(table, "convergence_basin", tracker)
     write_figure(plot_convergence(table, settings["bars"]["share"]), "convergence_basin", tracker)
-    own = table[table["source"] == "ipbasis"].set_index("problem")["share"]
+    own = table[(table["source"] == "ipbasis") & (table["variant"] == "")].set_index("problem")["share"]
     tracker.metrics(own.add_suffix("_share_at_optimum").to_dict())
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
 

@@ -103,8 +103,9 @@ def accuracy_table() -> str:
 def search_table() -> str:
     """Shares at the global optimum, ours and those of least squares from each start."""
     table = pd.read_csv(REPORTS / "tables" / "convergence_basin.csv")
-    ours = table["source"] == "ipbasis"
-    table["start"] = ("least squares, " + table["times_off"].map("{:g}".format) + " x off").mask(ours, "**ipbasis**")
+    names = "**ipbasis**" + table["variant"].map(", {}".format).where(table["variant"].notna(), "")
+    others = "least squares, " + table["times_off"].map("{:g}".format) + " x off"
+    table["start"] = names.where(table["source"] == "ipbasis", others)
     shares = 100 * table.pivot_table("share", "problem", "start", sort=False)
     return markdown(_spaced(shares.reset_index()))
 

@@ -44,17 +44,18 @@ def test_coverage_shows_how_far_each_cell_is_off():
 
 def test_convergence_shows_ours_as_a_level_and_least_squares_by_start():
     rows = [
-        {"problem": problem, "source": source, "times_off": off, "share": share}
+        {"problem": problem, "source": source, "variant": variant, "times_off": off, "share": share}
         for problem in PROBLEMS
-        for source, off, share in [
-            ("ipbasis", np.nan, 1.0),
-            ("least_squares", 1.25, 0.9),
-            ("least_squares", 2.0, 0.5),
+        for source, variant, off, share in [
+            ("ipbasis", "", np.nan, 1.0),
+            ("ipbasis", "polished", np.nan, 0.995),
+            ("least_squares", "", 1.25, 0.9),
+            ("least_squares", "", 2.0, 0.5),
         ]
     ]
     panels = plot_convergence(pd.DataFrame(rows), 0.99).axes
-    assert levels(panels[0]) == [100, 99]
-    line = panels[0].get_lines()[1]
+    assert levels(panels[0]) == [100, 99.5, 99]
+    line = panels[0].get_lines()[2]
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([1.25, 2.0], [90, 50])
 
 

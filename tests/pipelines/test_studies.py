@@ -197,7 +197,7 @@ def test_rows_compare_every_fit_with_the_one_from_the_truth():
 
     asked = SimpleNamespace(query=SimpleNamespace(values=np.zeros((10, 2))))
     nothing, noise_std = Tasks(np.zeros((3, 1)), np.zeros((3, 0))), np.array([1.0, 1.0, 2.0])
-    case = convergence_basin.Case({"problem": "p"}, nothing, noise_std, [asked] * 3, nothing)
+    case = convergence_basin.Case({"problem": "p"}, nothing, noise_std, [asked] * 3, {"": nothing})
     losses = [("truth", None, value) for value in (1.0, 1.0, 1.0)]
     # of 20 observed values each: chi-square is above the best one by 0.8, 1.2 and, at twice the noise, 0.75
     losses += [("ipbasis", None, value) for value in (1.04, 1.06, 1.15)]

@@ -126,15 +126,18 @@ def plot_convergence(table: pd.DataFrame, bar: float) -> Figure:
     """Share of queries that reach the global optimum by how far off the start is, one panel per problem.
 
     Args:
-        table: columns ``problem``, ``source``, ``times_off`` (NaN where no start is needed), ``share``.
+        table: columns ``problem``, ``source``, ``variant`` (``polished`` or empty), ``times_off`` (NaN where no start
+            is needed), ``share``.
         bar: the share that is aimed at.
     """
     figure, panels = _panels(table)
     for axes, rows in panels:
-        for source, some in rows.groupby("source", sort=False):
+        for (source, variant), some in rows.fillna({"variant": ""}).groupby(["source", "variant"], sort=False):
             label, style = SOURCES[source], {"color": COLOURS[source]}
             if some["times_off"].isna().all():
-                axes.axhline(100 * some["share"].item(), linewidth=2, label=f"{label}, no guess", **style)
+                style |= {"linestyle": "--"} if variant else {}
+                label = f"{label}, {variant}, no guess" if variant else f"{label}, no guess"
+                axes.axhline(100 * some["share"].item(), linewidth=2, label=label, **style)
             else:
                 axes.plot(some["times_off"], 100 * some["share"], marker="o", label=f"{label}, one start", **style)
         axes.axhline(100 * bar, label=f"aim: {100 * bar:g} %", **_BAR)

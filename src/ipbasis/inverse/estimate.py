@@ -309,19 +309,21 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: Noise, errors: Errors
 
 
 def _by_reference(
-    basis: Basis, fit: Fit, table: pd.DataFrame, noise_std: float | None, polish: bool
+    basis: Basis, fit: Fit, table: pd.DataFrame, noise_std: float | None, noise_given: bool, polish: bool
 ) -> tuple[pd.DataFrame, Fit]:
     """Table and estimates after re-simulation and, if asked for, polish of the queries where that converges."""
     batch, solution = fit.batch, fit.solution
     again = resimulate_estimates(basis, batch, solution)
     table = with_resimulation(table, again)
+    # deviations that were estimated, field by field, are no unit to tell a misfit in
+    unit = table["noise_std"] if batch.std is not None and not noise_given else 1.0
+    table[COLUMN] *= unit
     if not polish:
         return table, fit
     polished = polish_estimates(basis.problem, batch, solution, again.tasks, noise_std)
-    noise_given = noise_std is not None or batch.std is not None
     noise = fit_once(batch, polished.solution).noise_std
-    other = _table(basis, Fit(polished.solution, batch, noise), noise_given, trained=False)
-    other = other.assign(**{COLUMN: polished.rms})
+    other = _table(basis, Fit(polished.solution, batch, noise), noise_given or batch.std is not None, trained=False)
+    other = other.assign(**{COLUMN: polished.rms * unit})
     rows = polished.converged
     table.loc[rows] = other.loc[rows, list(table)]
     merged = torch.where(torch.tensor(rows)[:, None, None], polished.solution.covariance, solution.covariance)
@@ -445,7 +447,9 @@ class Estimator:
         ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
         table = _table(self.basis, fit, self._noise_given(batch), ends)
         if options.resimulate or options.polish:
-            table, fit = _by_reference(self.basis, fit, table, number, options.polish)
+            table, fit = _by_reference(
+                self.basis, fit, table, number, self._noise_given(batch), options.polish
+            )
         if options.correlations:
             table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
         if isinstance(terms, LibraryTerms):

@@ -143,7 +143,8 @@ def _search(
     end, steps = state, torch.zeros(len(online), dtype=torch.long)
     settled = torch.zeros(len(online), dtype=torch.bool)
     active, part, final = torch.arange(len(online)), online, weights
-    current = replace(final, physics=torch.minimum(first, final.physics))
+    near = first * _STAGE >= final.physics
+    current = replace(final, physics=torch.where(near, final.physics, first))
     damping = torch.full_like(first, 1e-4)
     for _ in range(iterations):
         normal, scale = _normal(part, state, current.data, current.physics)
