@@ -241,8 +241,9 @@ def test_convergence_basin_writes_table_and_figure(place):
     del chosen["cells"]["quantum_oscillator"], chosen["cells"]["lotka_volterra"]
     convergence_basin.work(chosen, Recorder())
     table = pd.read_csv(place / "tables" / "convergence_basin.csv")
-    assert table["source"].tolist() == ["ipbasis", "least_squares"]
-    assert table["share"].tolist() == [1, 1]
+    assert table["source"].tolist() == ["ipbasis", "ipbasis", "least_squares"]
+    assert table["variant"].fillna("").tolist() == ["", "polished", ""]
+    assert table["share"].tolist() == [1, 1, 1]
     assert (place / "figures" / "convergence_basin.png").stat().st_size > 10_000
 
 

@@ -19,7 +19,7 @@ _FIRST_NOISE = 1e-4
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _AT_REST = 1e-2
 _FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
-_SMOOTHINGS = (1e-4, 1e-1)  # physics against data, in the roots
+_SMOOTHINGS = (1e-5, 1e-1)  # physics against data, in the roots
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
@@ -37,7 +37,7 @@ class GaussNewtonSettings(Declared):
     """
 
     solver: Literal["gauss_newton"] = "gauss_newton"
-    iterations: PositiveInt = 60
+    iterations: PositiveInt = 40
     tolerance: PositiveFloat = 1e-6
     physics_weight: PositiveFloat | None = None
 
@@ -303,8 +303,8 @@ def _starts(online: Online, weights: Weights) -> list[Tensor]:
     or much by the physics at that middle (exact for clean data where the parameters enter linearly).
     """
     low, high = online.ranges.T
-    middle = torch.where(online.known.isnan(), ((low + high) / 2).expand_as(online.known), online.known)
-    middle = online.priors.clip(middle)
+    middle = online.priors.clip(torch.where(online.priors.std.isfinite(), online.priors.mode, (low + high) / 2))
+    middle = torch.where(online.known.isnan(), middle, online.known)
     thetas = online.physics.thetas(middle)
     starts = [middle]
     for smoothing in _SMOOTHINGS:
@@ -478,7 +478,9 @@ def gauss_newton(
             break
         misfit, freedom = _misfit(part, _eliminate(part, parameters[rows], weights), weights)
         updated = (misfit / freedom.clamp_min(1.0)).sqrt().maximum(floor[rows])
-        moved = (updated / std[rows] - 1).abs() > _SETTLED
+        # a search without an end, along a flat valley, ends no sooner at a third noise
+        endless = iterations[rows] >= 2 * settings.iterations
+        moved = ((updated / std[rows] - 1).abs() > _SETTLED) & ~endless
         std[rows] = updated
         rows = rows[moved]
         if not len(rows):

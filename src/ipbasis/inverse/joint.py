@@ -201,7 +201,7 @@ def _start(online: Online, smoothed: Smooth) -> Tensor:
     """(B, P) parameters without a guess: least squares on the residual of a smooth fit, by its error bars."""
     physics: PointwisePhysics = online.physics
     low, high = online.ranges.T
-    middle = ((low + high) / 2).expand_as(online.known)
+    middle = torch.where(online.priors.std.isfinite(), online.priors.mode, (low + high) / 2).expand_as(online.known)
     parameters = torch.where(online.known.isnan(), middle, online.known)
     for _ in range(_START_ITERATIONS):
         residual, by_jet, by_parameter = physics.linearised(smoothed.mean, parameters)

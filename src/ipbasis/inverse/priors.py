@@ -30,6 +30,11 @@ class Priors:
         """Whether any parameter has a distribution."""
         return bool(self.std.isfinite().any())
 
+    @property
+    def mode(self) -> Tensor:
+        """(P,) where the distributions have their centre; zero without one."""
+        return torch.where(self.logarithmic, self.centre.exp(), self.centre)
+
     def without_distributions(self) -> "Priors":
         """The bounds alone."""
         return replace(self, std=torch.full_like(self.std, torch.inf))
