@@ -447,9 +447,7 @@ class Estimator:
         ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
         table = _table(self.basis, fit, self._noise_given(batch), ends)
         if options.resimulate or options.polish:
-            table, fit = _by_reference(
-                self.basis, fit, table, number, self._noise_given(batch), options.polish
-            )
+            table, fit = _by_reference(self.basis, fit, table, number, self._noise_given(batch), options.polish)
         if options.correlations:
             table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
         if isinstance(terms, LibraryTerms):
