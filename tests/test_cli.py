@@ -145,6 +145,38 @@ def test_options_of_the_reference_and_of_correlations(place):
     assert not profiled["a1_low"].equals(table["a1_low"])
 
 
+def test_what_is_known_of_parameters(place):
+    arguments = ("fit", place / "basis", place / "o.csv", "--output", place / "e.csv")
+    known = ("--fix", "a3=0.25", "--bounds", "a1=0:", "--prior", "a2=normal:0.5,1e-6")
+    done = run(*arguments, *known, "--noise-std", 0.5)  # so large that the data hardly count against the prior
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(place / "e.csv")
+    assert (table["a3"] == 0.25).all()
+    assert (table["a3_std"] == 0).all()
+    assert (table["a1"] >= 0).all()
+    assert (table["a2"] - 0.5).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--fix", "a9=1"], "fixed: there is no 'a9'; there are a1, a2, a3, initial_u, initial_u_t"),
+        (["--fix", "a1"], "--fix 'a1': expected NAME=VALUE"),
+        (["--fix", "a1=x"], "--fix 'a1=x': expected NAME=VALUE"),
+        (["--bounds", "a1=1"], "--bounds 'a1=1': expected NAME=LOW:HIGH"),
+        (["--bounds", "a1=3:4"], "leaves no start: it must overlap the range [0, 1.5]"),
+        (["--prior", "a9=normal:0,1"], "priors: there is no 'a9'"),
+        (["--prior", "a1=uniform:0,1"], "--prior 'a1=uniform:0,1': expected NAME=normal:MEAN,STD"),
+        (["--prior", "a1=normal:0,1", "--polish"], "polish knows no bounds and no priors"),
+    ],
+)
+def test_faulty_knowledge_is_one_line(place, options, reason):
+    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
+    assert done.exit_code == 2
+    assert reason in done.output
+    assert not (place / "e.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [(["--polish", "--profile"], "exclude each other"), (["--profile", "--solver", "adam"], "for the solver")],

@@ -68,16 +68,16 @@ def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, .
     """
     fixed, limits, priors = {}, {}, {}
     for name, text in _named("--fix", fix, _FIX).items():
-        (fixed[name],) = _numbers("--fix", text, [text], _FIX)
+        (fixed[name],) = _numbers("--fix", f"{name}={text}", [text], _FIX)
     for name, text in _named("--bounds", bounds, _BOUNDS).items():
         if text.count(":") != 1:
-            raise InputError(f"--bounds {name}={text}: expected {_BOUNDS}")
+            raise InputError(f"--bounds '{name}={text}': expected {_BOUNDS}")
         limits[name] = tuple(_numbers("--bounds", f"{name}={text}", text.split(":"), _BOUNDS))
     for name, text in _named("--prior", prior, _PRIOR).items():
         kind, _, numbers = text.partition(":")
         values = _numbers("--prior", f"{name}={text}", numbers.split(","), _PRIOR)
         if kind not in ("normal", "lognormal") or len(values) != 2 or None in values:
-            raise InputError(f"--prior {name}={text}: expected {_PRIOR}")
+            raise InputError(f"--prior '{name}={text}': expected {_PRIOR}")
         priors[name] = {kind: tuple(values)}
     return problem.with_knowledge(limits, priors, fixed)
 

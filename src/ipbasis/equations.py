@@ -303,13 +303,6 @@ class Equations:
             operators=tuple(LinearOperator(tuple(c), tuple(s)) for c, s in terms.values()),
         )
 
-    @cached_property
-    def thetas(self) -> Callable[..., list]:
-        """The compiled parameter functions of the affine split, then their derivatives by each parameter in turn."""
-        thetas = self.affine.thetas
-        slopes = (sympy.diff(theta, p) for theta in thetas for p in self.parameters)
-        return compile_torch(self.parameters, (*thetas, *slopes))
-
     def partials(self) -> tuple[list[list[sympy.Expr]], list[list[sympy.Expr]]]:
         """Pointwise partial derivatives of each residual by each jet and by each parameter."""
         by_jet = [[sympy.diff(r, s) for s in self._jet_symbols] for r in self.residuals]

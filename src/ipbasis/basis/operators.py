@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import sympy
 import torch
@@ -20,6 +21,13 @@ def _columns(values: list, like: Tensor) -> Tensor:
     return torch.stack([torch.as_tensor(v, dtype=like.dtype, device=like.device).expand_as(like) for v in values], -1)
 
 
+@cache
+def _with_slopes(thetas: tuple[sympy.Expr, ...], parameters: tuple[sympy.Symbol, ...]) -> Callable[..., list]:
+    """The compiled functions, then the derivatives of each by each parameter in turn."""
+    slopes = (sympy.diff(theta, parameter) for theta in thetas for parameter in parameters)
+    return compile_torch(parameters, (*thetas, *slopes))
+
+
 def theta(system: Equations, parameters: Tensor) -> tuple[Tensor, Tensor]:
     """The parameter functions of the affine split and their derivatives.
 
@@ -31,7 +39,7 @@ def theta(system: Equations, parameters: Tensor) -> tuple[Tensor, Tensor]:
         values (tasks, Q) and derivatives by the parameters (tasks, Q, P).
     """
     thetas = system.affine.thetas
-    stacked = _columns(system.thetas(*parameters.unbind(-1)), parameters[..., 0])
+    stacked = _columns(_with_slopes(thetas, system.parameters)(*parameters.unbind(-1)), parameters[..., 0])
     return stacked[..., : len(thetas)], stacked[..., len(thetas) :].unflatten(-1, (len(thetas), -1))
 
 
