@@ -125,7 +125,8 @@ class Observations:
         given = np.tile([problem.fixed.get(name, np.nan) for name in names], (len(queries), 1))
         for column, name in enumerate(names):
             if name in table:
-                given[codes, column] = table[name]
+                cells = table[name].to_numpy(dtype=float)
+                given[codes, column] = np.where(np.isnan(cells), given[codes, column], cells)
         observed, count = np.isfinite(values), len(problem.parameters)
         return Batch(
             queries, points, np.where(observed, values, 0.0), observed, std, given[:, :count], given[:, count:]

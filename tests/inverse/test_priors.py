@@ -114,6 +114,40 @@ def test_given_initial_values_sharpen_the_estimate(name_of_basis, request):
     assert (error[:40] < 3).mean() > 0.9
 
 
+def test_queries_that_give_initial_values_may_settle_first(basis, oscillator):
+    """Clean and given beside noisy and open, either way round: each as if it were alone."""
+    table, tasks = observed(oscillator, queries=2, noise=0.0)
+    noisy = table["query"] == 1
+    noise = 0.5 * np.random.default_rng(0).standard_normal(len(table))
+    table["u"] += noise * noisy
+    for given in (0, 1):
+        initial = np.where(table["query"] == given, tasks.initial[given, 0], np.nan)
+        both = estimate(basis, table.assign(initial_u=initial), noise_std=0.5).table
+        for query in (0, 1):
+            part = table["query"] == query
+            alone = estimate(basis, table.assign(initial_u=initial)[part], noise_std=0.5).table
+            assert (both.loc[query, NAMES] - alone.loc[0, NAMES]).abs().max() < 1e-3 * both.loc[query, "a1_std"]
+
+
+def test_a_value_in_the_table_stands_before_a_fixed_one(basis, oscillator):
+    table, _ = observed(oscillator, queries=3)
+    fixed = basis.for_problem(oscillator.with_knowledge(fixed={"a1": 0.5}))
+    given = table.assign(a1=np.where(table["query"] == 1, 0.7, np.nan))
+    assert estimate(fixed, given).table["a1"].tolist() == [0.5, 0.7, 0.5]
+
+
+def test_few_data_and_distributions_leave_degrees_of_freedom(basis, oscillator):
+    """Six observations of three parameters that are known beforehand: four are left after the initial values."""
+    tasks = Tasks(np.zeros((300, 3)), oscillator.sample_tasks(300, np.random.default_rng(0)).initial)
+    times = np.linspace(0, 3, 6)
+    priors = {name: {"normal": [0, 1e-4]} for name in NAMES}
+    shifted = oscillator.with_knowledge(priors=priors)
+    values = integrate(oscillator, tasks, times) + 0.3 * np.random.default_rng(1).standard_normal((300, 6, 1))
+    found = estimate(basis.for_problem(shifted), long_table(oscillator, times[None, :, None], values))
+    assert np.sqrt((found.table["noise_std"] ** 2).mean()) == pytest.approx(0.3, rel=0.1)
+    assert found.freedom == pytest.approx(4, abs=0.1)
+
+
 def test_parameters_of_very_different_size(basis, oscillator):
     """a1 in units of 1e-8 and a2 in units of 1e6: the same estimates, digit by digit."""
     scaled = type(oscillator)(

@@ -190,6 +190,7 @@ class Online:
         amplitude: (B,) root mean square of the observed values.
         known: (B, P) given values of parameters, NaN for those to estimate.
         initial: (B, free initial values) given ones, NaN for those that the data are to tell.
+        gives_initial: whether any query of the whole batch gives one.
         ranges: (P, 2) trained range of each parameter.
         priors: bounds and distributions of the parameters.
     """
@@ -203,6 +204,7 @@ class Online:
     amplitude: Tensor
     known: Tensor
     initial: Tensor
+    gives_initial: bool
     ranges: Tensor
     priors: Priors
 
@@ -216,12 +218,17 @@ class Online:
 
     @cached_property
     def given_initial(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows (I, N) of the initial values that any query gives, right-hand sides (B, I), and (B, I) 1 if given."""
+        """Rows (I, N) of the initial values if any query gives one, right-hand sides (B, I), and (B, I) 1 if given."""
         given, chosen = self.initial.isfinite(), self.physics.initial_selection
-        if not given.any():
+        if not self.gives_initial:
             return self.physics.initial_rows[:0], self.initial[:, :0], self.initial[:, :0]
         counts = given.to(chosen.dtype) @ (chosen != 0).to(chosen.dtype).T
         return self.physics.initial_rows, self.initial.nan_to_num(0.0) @ chosen.T, counts
+
+    @property
+    def free_freedom(self) -> Tensor:
+        """(B,) observations less the readouts that they can determine, field by field."""
+        return (self.counts - self.data_root.shape[2] // self.counts.shape[1]).clamp_min(0).sum(1)
 
     def weighted(self, factor: Tensor) -> "Online":
         """The same with the data weights of each query multiplied by a factor (B,)."""
@@ -350,6 +357,7 @@ def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -
         amplitude=amplitude(batch),
         known=torch.as_tensor(batch.known),
         initial=torch.as_tensor(batch.initial),
+        gives_initial=bool(np.isfinite(batch.initial).any()),
         ranges=torch.as_tensor(basis.problem.parameter_ranges),
         priors=priors_of(basis.problem),
     )

@@ -13,6 +13,7 @@ from ipbasis.problem import Problem
 _WORST_PHYSICS = 20.0
 # Share of false alarms of the tests of the data misfit, and of the test whether the fit explains anything.
 _MISFIT_LEVEL, _NOTHING_LEVEL = 1e-6, 1e-3
+_AT_BOUND = 1e-6  # of a range: closer to a bound is at it
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
     """
     names, (lowest, highest) = list(problem.parameters), problem.parameter_ranges.T
     free = ~e.known
-    at_bound = free & ((e.estimates <= e.bounds[0]) | (e.estimates >= e.bounds[1]))
+    close = _AT_BOUND * (highest - lowest)
+    at_bound = free & ((e.estimates <= e.bounds[0] + close) | (e.estimates >= e.bounds[1] - close))
     excess, limit = _excess(e), max(_WORST_PHYSICS, 2 * e.worst_physics)
     bars = ~free.any(1) | (free & ~np.isnan(e.std)).any(1)
     # a uniform distribution over the range has this standard deviation

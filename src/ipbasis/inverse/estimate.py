@@ -176,14 +176,22 @@ def _adam(basis: Basis, batch: Batch, settings: AdamSettings) -> Solution:
 
 
 def _profile(
-    basis: Basis, physics: Physics, fit: Fit, settings: GaussNewtonSettings, noise_std: float | Tensor | None
+    basis: Basis,
+    physics: Physics,
+    fit: Fit,
+    settings: GaussNewtonSettings,
+    noise_std: float | Tensor | None,
+    noise_given: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
-    batch, solution, freedom = fit.batch, fit.solution, None
-    if noise_std is None and batch.std is None:
+    batch, solution = fit.batch, fit.solution
+    if not noise_given:  # estimates hold the error of the basis, which is added again
         floor = basis.record.accuracy.floor * amplitude(batch)
-        noise_std = (solution.noise_std.square() - floor.square()).clamp_min(0).sqrt()
-        freedom = solution.freedom.numpy()
+        if batch.std is None:
+            noise_std = (solution.noise_std.square() - floor.square()).clamp_min(0).sqrt()
+        else:
+            batch = replace(batch, std=np.sqrt((batch.std**2 - floor.numpy()[:, None, None] ** 2).clip(0)))
+    freedom = None if noise_given else solution.freedom.numpy()
 
     def solve(part: Batch, rows: np.ndarray) -> Solution:
         held = noise_std[rows] if isinstance(noise_std, Tensor) else noise_std
@@ -309,20 +317,35 @@ def _solver(basis: Basis, solver: str | Solver, noise_std: Noise, errors: Errors
 
 
 def _by_reference(
-    basis: Basis, fit: Fit, table: pd.DataFrame, noise_std: float | None, noise_given: bool, polish: bool
+    basis: Basis,
+    fit: Fit,
+    table: pd.DataFrame,
+    noise_std: float | None,
+    noise_given: bool,
+    own_cells: bool,
+    polish: bool,
 ) -> tuple[pd.DataFrame, Fit]:
-    """Table and estimates after re-simulation and, if asked for, polish of the queries where that converges."""
+    """Table and estimates after re-simulation and, if asked for, polish of the queries where that converges.
+
+    Args:
+        basis: the basis.
+        fit: of a batch.
+        table: of the estimates.
+        noise_std: one for all observations.
+        noise_given: whether it is known, in whatever way.
+        own_cells: whether the observations came with standard deviations, which are then the unit of misfits.
+        polish: whether to.
+    """
     batch, solution = fit.batch, fit.solution
     again = resimulate_estimates(basis, batch, solution)
     table = with_resimulation(table, again)
-    # deviations that were estimated, field by field, are no unit to tell a misfit in
-    unit = table["noise_std"] if batch.std is not None and not noise_given else 1.0
+    unit = 1.0 if own_cells or batch.std is None else table["noise_std"]
     table[COLUMN] *= unit
     if not polish:
         return table, fit
     polished = polish_estimates(basis.problem, batch, solution, again.tasks, noise_std)
     noise = fit_once(batch, polished.solution).noise_std
-    other = _table(basis, Fit(polished.solution, batch, noise), noise_given or batch.std is not None, trained=False)
+    other = _table(basis, Fit(polished.solution, batch, noise), noise_given, trained=False)
     other = other.assign(**{COLUMN: polished.rms * unit})
     rows = polished.converged
     table.loc[rows] = other.loc[rows, list(table)]
@@ -344,6 +367,8 @@ def _check_options(problem: Problem, solver: Solver, errors: Errors, options: "O
         raise InputError("profile and polish are for gaussian noise and the loss 'squares'")
     if options.polish and (problem.bounds or problem.priors):
         raise InputError("polish knows no bounds and no priors: leave out one or the other")
+    if options.profile and problem.priors:
+        raise InputError("profile knows no priors: it is that of the likelihood")
 
 
 @dataclass(frozen=True)
@@ -444,10 +469,12 @@ class Estimator:
         """Table, fit and unknown terms of a batch."""
         fit, terms = self._solve(batch)
         number, options = self.noise_std if self._one_noise else None, self.options
-        ends = _profile(self.basis, self.physics, fit, self.solver, number) if options.profile else None
-        table = _table(self.basis, fit, self._noise_given(batch), ends)
+        given = self._noise_given(batch)
+        ends = _profile(self.basis, self.physics, fit, self.solver, number, given) if options.profile else None
+        table = _table(self.basis, fit, given, ends)
         if options.resimulate or options.polish:
-            table, fit = _by_reference(self.basis, fit, table, number, self._noise_given(batch), options.polish)
+            own_cells = self.noise_std is None and batch.std is not None
+            table, fit = _by_reference(self.basis, fit, table, number, given, own_cells, options.polish)
         if options.correlations:
             table = table.assign(**_correlation_columns(self.basis.problem, fit.solution))
         if isinstance(terms, LibraryTerms):
@@ -532,6 +559,11 @@ def prepare(
         basis = basis.for_problem(searched_problem(declared))
     _check_options(basis.problem, solver, errors, chosen)
     physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
+    # compiled here: SymPy is not made for the threads that solve the batches
+    if isinstance(physics, AffinePhysics):
+        physics.thetas(torch.as_tensor(basis.problem.parameter_ranges.T))
+    elif physics is not None and not declared.unknown_terms:
+        _ = physics.system.linearised
     return Estimator(declared, basis, physics, solver, noise_std, errors, chosen)
 
 

@@ -184,7 +184,7 @@ def _jacobian(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, 
     kinds = [slope.new_zeros(len(slope), slope.shape[2], size) for size in rows.sizes]
     kinds[1] = (slope * weights.physics[:, None, None]).mT
     if online.priors.informative:
-        kinds[4] = torch.diag_embed(online.priors.slope(point.parameters) * online.free)
+        kinds[4] = torch.diag_embed(online.priors.slope(point.parameters).where(online.free > 0, 0.0))
     direct = torch.cat(kinds, dim=2)
     following = -point.solve(rows.adjoint(direct).mT)
     projected = direct + rows.apply(following.mT)
@@ -433,6 +433,14 @@ def _misfit(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Te
     inside = point.residual[:, : online.data_target.shape[1]].square().sum(1) / weights.data.square()
     identity = torch.eye(point.readouts.shape[1], dtype=inside.dtype).expand(len(inside), -1, -1)
     used = (point.solve(identity) * online.data_normal).sum((1, 2)) * weights.data.square() + online.free.sum(1)
+    if online.priors.informative:  # what a distribution tells of a parameter the data need not
+        _, jacobian = _jacobian(online, point, weights)
+        width = online.ranges[:, 1] - online.ranges[:, 0]
+        none = online.amplitude.new_zeros(len(online), len(width))
+        own = _Own(none[:, 0], none, torch.diag_embed(none))
+        variance = _covariance(online, jacobian * width, own).diagonal(dim1=1, dim2=2) * width.square()
+        slope = online.priors.slope(point.parameters).where(online.free > 0, 0.0)
+        used = used - (slope.square() * variance).sum(1).nan_to_num(0.0)
     return inside + online.data_rest.sum(1), online.counts.sum(1) - used
 
 
@@ -518,7 +526,7 @@ def gauss_newton(
         misfit=misfit,
         freedom=freedom,
         free_misfit=rest,
-        free_freedom=(counts - online.data_root.shape[2]).clamp_min(0),
+        free_freedom=online.free_freedom,
         iterations=iterations,
         converged=converged,
     )

@@ -20,6 +20,7 @@ _STAGE = 4.0  # factor on the root of the physics weight after each accepted ste
 _START_ITERATIONS = 3
 _CHANGE = 0.02  # of the logarithm of a variance's root that calls for another search
 _GAIN = 1e-3  # decrease of the objective, in units of χ², that is not worth a step
+_LIGHT = 1.0  # damping
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -90,7 +91,8 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     if len(rows):
         normal[:, :width, :width] += (rows.T * counts[:, None]) @ rows
     gradient[:, :width] += conditions @ physics.condition_rows + initial @ rows
-    distance, slope = online.priors.residual(parameters) * online.free, online.priors.slope(parameters) * online.free
+    distance = online.priors.residual(parameters) * online.free
+    slope = online.priors.slope(parameters).where(online.free > 0, 0.0)
     return _State(
         unknowns=unknowns,
         parameters=parameters,
@@ -166,7 +168,8 @@ def _search(
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e12)
         steps[active] += 1
         last = current.physics >= final.physics
-        still = predicted < _GAIN + 1e-9 * objective
+        # a step that the damping holds back predicts less than there is to gain
+        still = (predicted < _GAIN + 1e-9 * objective) & (damping < _LIGHT)
         done = last & (still | (damping > 1e8))
         current = replace(
             current,
@@ -303,7 +306,8 @@ def _fit(
         first[rows] = weights.physics
         final.data[rows], final.physics[rows] = weights.data, weights.physics
         normal, scale = _normal(part, at, weights.data, weights.physics)
-        factor, _ = torch.linalg.cholesky_ex(normal)
+        factor, faults = torch.linalg.cholesky_ex(normal)
+        converged[rows] &= faults == 0
         inverse[rows] = torch.cholesky_inverse(factor) * scale[:, None] * scale[..., None]
         used = (part.data_normal * inverse[rows, :width, :width]).sum((1, 2)) * weights.data.square()
         freedom[rows] = part.counts.sum(1) - used
@@ -376,7 +380,7 @@ def joint_gauss_newton(
         misfit=state.data + rest,
         freedom=found.freedom,
         free_misfit=rest,
-        free_freedom=(online.counts.sum(1) - width).clamp_min(0),
+        free_freedom=online.free_freedom,
         iterations=iterations,
         converged=found.converged,
     )

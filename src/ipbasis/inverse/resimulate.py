@@ -102,6 +102,7 @@ def with_resimulation(table: pd.DataFrame, found: Resimulation) -> pd.DataFrame:
         if np.isnan(rms) and estimated[i]:
             note = "the equations cannot be integrated with these estimates"
             message[i] = f"{message[i]}; {note}" if message[i] else note
+            status[i] = "poor_fit" if status[i] == "ok" else status[i]
         elif status[i] == "ok" and excess > 1:
             status[i] = "poor_fit"
             message[i] = f"the re-simulation contradicts the fit: its misfit is {excess:.2g} times more than chance"

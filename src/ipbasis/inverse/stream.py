@@ -200,12 +200,16 @@ def _kept_if_worth_it(parts: Path) -> Iterator[None]:
 
 def _join(parts: Sequence[Path], whole: Path) -> Summary:
     """Write the parts one after the other into one file."""
-    schema = pq.read_schema(parts[0])
+    # a chunk in which no query could be estimated has fewer columns
+    schema = max((pq.read_schema(part) for part in parts), key=len)
     with replacing_file(whole) as temporary, _appending(temporary, schema) as append:
 
         def appended() -> Iterator[pd.DataFrame]:
             for part in parts:
-                table = pq.read_table(part).cast(schema)
+                table = pq.read_table(part)
+                for name in set(schema.names) - set(table.column_names):
+                    table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+                table = table.select(schema.names).cast(schema)
                 append(table)
                 yield table.to_pandas()
 
