@@ -209,3 +209,17 @@ def test_broken_queries_do_not_stop_the_others(basis, table, tmp_path):
     others = [i for i in range(21) if i not in failed]
     assert_same(found.loc[others], whole.loc[others])
     assert found.loc[failed, ["a1", "a1_std", "a2_low", "a3_high", "noise_std", "objective"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("output", ["e.csv", "e.parquet"])
+def test_a_chunk_without_any_estimate_has_its_place_too(basis, table, tmp_path, output):
+    """With further columns asked for, of which such a chunk has none."""
+    late = table.assign(t=table["t"].where(table["query"] < 36, 7.0))
+    path, options = written(late, tmp_path / "o.parquet"), {"correlations": True, "resimulate": True}
+    estimate_file(basis, path, tmp_path / output, rows=4 * NUMBER, **options)
+    found, whole = read(tmp_path / output), estimate(basis, late, **options).table
+    assert list(found) == list(whole)
+    assert found["query"].tolist() == list(range(40))
+    assert (found["status"].iloc[36:] == "failed").all()
+    assert found["corr_a1_a2"].iloc[36:].isna().all()
+    assert found["corr_a1_a2"].iloc[:36].notna().all()
