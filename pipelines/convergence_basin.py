@@ -13,6 +13,7 @@ from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses
 from ipbasis.evaluation.study_figures import plot_convergence
 from ipbasis.inverse.estimate import Estimates, estimate
+from ipbasis.inverse.resimulate import fitted_initial_values
 from ipbasis.problem import Tasks
 from ipbasis.reference.solutions import solutions
 from ipbasis.tracking import Tracker
@@ -89,13 +90,9 @@ def disturbed(parameters: np.ndarray, factor: float, seed: int) -> np.ndarray:
 
 def estimated_tasks(estimates: Estimates) -> Tasks:
     """The tasks that estimates stand for: their parameters, and the initial values of the fitted solutions."""
-    problem = estimates.basis.problem
-    coordinates, initial = list(problem.coordinates), []
-    for jet in problem.free_initial:
-        features = estimates.basis.features(problem.domain[:1, 0], "".join(coordinates[c] for c in jet.index))
-        initial.append(estimates.readouts[:, jet.field] @ features[0])
-    values = np.stack(initial, axis=1) if initial else np.zeros((len(estimates.table), 0))
-    return Tasks(estimates.table[list(problem.parameters)].to_numpy(), values)
+    basis = estimates.basis
+    initial = fitted_initial_values(basis, torch.tensor(estimates.readouts).flatten(1))
+    return Tasks(estimates.table[list(basis.problem.parameters)].to_numpy(), initial)
 
 
 def case(settings: Settings, name: str) -> Case:

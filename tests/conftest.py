@@ -28,6 +28,13 @@ def _seeded():
     torch.set_default_dtype(before)
 
 
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A directory in the place of the reports."""
+    monkeypatch.setattr("pipelines.outputs.REPORTS", tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def oscillator() -> Problem:
     return Problem.from_yaml(problem_directory() / "damped_oscillator.yaml")

@@ -168,20 +168,11 @@ def test_what_is_known_of_parameters(place):
         (["--prior", "a9=normal:0,1"], "priors: there is no 'a9'"),
         (["--prior", "a1=uniform:0,1"], "--prior 'a1=uniform:0,1': expected NAME=normal:MEAN,STD"),
         (["--prior", "a1=normal:0,1", "--polish"], "polish knows no bounds and no priors"),
+        (["--polish", "--profile"], "exclude each other"),
+        (["--profile", "--solver", "adam"], "for the solver"),
     ],
 )
-def test_faulty_knowledge_is_one_line(place, options, reason):
-    done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
-    assert done.exit_code == 2
-    assert reason in done.output
-    assert not (place / "e.csv").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [(["--polish", "--profile"], "exclude each other"), (["--profile", "--solver", "adam"], "for the solver")],
-)
-def test_options_that_do_not_go_together(place, options, reason):
+def test_faulty_options_are_told_and_nothing_is_written(place, options, reason):
     done = run("fit", place / "basis", place / "o.csv", "--output", place / "e.csv", *options)
     assert done.exit_code == 2
     assert reason in done.output

@@ -1,44 +1,14 @@
 """The stage of the derivative benchmark, at its published sizes and tiny."""
 
-from pathlib import Path
-
 import pandas as pd
-import pytest
-from hydra import compose, initialize_config_dir
+from stages import Recorder, settings
 
 from ipbasis.baselines.derivatives import METHODS, PASSES
-from pipelines import derivatives, outputs
-from pipelines.common import settings_of
-
-CONF = Path(__file__).parents[2] / "conf"
-
-
-class Recorder:
-    """A tracker that keeps what it is given."""
-
-    def __init__(self):
-        self.figures, self.paths = {}, []
-
-    def parameters(self, values):
-        pass
-
-    def history(self, rows, prefix=""):
-        pass
-
-    def metrics(self, values, step=0):
-        self.figures |= values
-
-    def artefact(self, path, folder=""):
-        self.paths.append(path)
-
-
-def settings(*overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return settings_of(compose("derivatives", list(overrides)))
+from pipelines import derivatives
 
 
 def test_sizes_are_the_published_ones_and_then_a_sweep():
-    everything = settings("++profile.derivatives={repeats: 1, points: 10000}")
+    everything = settings("derivatives", "++profile.derivatives={repeats: 1, points: 10000}")
     found = {}
     for problem, size in derivatives.cases(everything):
         found[problem.name, len(problem.coordinates), size.features] = size
@@ -50,15 +20,9 @@ def test_sizes_are_the_published_ones_and_then_a_sweep():
     assert sweep == {(coordinates, features) for coordinates in (1, 2, 3, 4) for features in (1, 8, 64)}
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "REPORTS", tmp_path)
-    return tmp_path
-
-
 def test_writes_table_and_figure(place):
     sweep = ["laplacian.features=[1,2]", "laplacian.coordinates=[1,2]"]
-    tiny = settings("++profile.derivatives={repeats: 1, points: 3}", *sweep)
+    tiny = settings("derivatives", "++profile.derivatives={repeats: 1, points: 3}", *sweep)
     tracker = Recorder()
     derivatives.work(tiny, tracker)
     table = pd.read_csv(place / "tables" / "derivatives.csv")

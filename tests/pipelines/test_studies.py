@@ -1,54 +1,21 @@
 """The studies count what they say they count."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from stages import CONF, Recorder, settings
 
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.inverse.estimate import estimate
 from ipbasis.problem import Tasks
-from pipelines import accuracy_limit, convergence_basin, outputs, throughput
+from pipelines import accuracy_limit, convergence_basin, throughput
 from pipelines.accuracy_limit import Answer, accuracy_rows, coverage_rows, false_ok_row, out_of_range
-from pipelines.common import settings_of
 from pipelines.studies import Queries, draw, unit_bounds
 
-CONF = Path(__file__).parents[2] / "conf"
 PROBLEMS = {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
-
-
-class Recorder:
-    """A tracker that keeps what it is given."""
-
-    def __init__(self):
-        self.figures, self.paths = {}, []
-
-    def parameters(self, values):
-        pass
-
-    def history(self, rows, prefix=""):
-        pass
-
-    def metrics(self, values, step=0):
-        self.figures |= values
-
-    def artefact(self, path, folder=""):
-        self.paths.append(path)
-
-
-def settings(name, *overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return settings_of(compose(name, list(overrides)))
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "REPORTS", tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("profile", [path.stem for path in (CONF / "profile").glob("*.yaml")])

@@ -1,6 +1,7 @@
 """Online inference in closed form: readouts eliminated, parameters by Levenberg-Marquardt, all queries at once."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online
+from ipbasis.inverse.rows import merge, select
 from ipbasis.inverse.solution import Solution
 from ipbasis.problem import Declared
 
@@ -48,9 +50,6 @@ class Weights:
 
     data: Tensor
     physics: Tensor
-
-    def select(self, rows: Tensor) -> "Weights":
-        return Weights(self.data[rows], self.physics[rows])
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,12 @@ class _Point:
     def solve(self, right: Tensor) -> Tensor:
         """Apply the inverse of the readouts' normal matrix to (B, N, k)."""
         return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """(B, N, N) inverse of the readouts' normal matrix."""
+        size = self.readouts.shape[1]
+        return self.solve(torch.eye(size, dtype=self.readouts.dtype).expand(len(self.readouts), -1, -1))
 
 
 def _eliminate(online: Online, parameters: Tensor, weights: Weights) -> _Point:
@@ -307,9 +312,9 @@ def _starts(online: Online, weights: Weights) -> list[Tensor]:
     middle = torch.where(online.known.isnan(), middle, online.known)
     thetas = online.physics.thetas(middle)
     starts = [middle]
+    balance = _balance(online, weights.data)
     for smoothing in _SMOOTHINGS:
-        physics = smoothing * _balance(online, weights.data)
-        smooth = _eliminate(online, middle, replace(weights, physics=physics))
+        smooth = _eliminate(online, middle, replace(weights, physics=smoothing * balance))
         residual = online.physics.apply(thetas, smooth.readouts[:, None]).squeeze(1) + online.physics.source(thetas)
         slope = online.physics.operator_slope(middle, smooth.readouts) * online.free[:, None] * (high - low)
         ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
@@ -391,19 +396,11 @@ def _minimise(
             break
         kept = ~done
         active = active[kept]
-        part, part_weights = (part.select(kept), part_weights.select(kept)) if done.any() else (part, part_weights)
-        point, own = (_merge(old, new, better[kept], kept) for old, new in ((point, trial), (own, trial_own)))
+        point, own = merge(point, trial, better), merge(own, trial_own, better)
+        if done.any():
+            part, part_weights = part.select(kept), select(part_weights, kept)
+            point, own = select(point, kept), select(own, kept)
     return parameters, steps
-
-
-def _merge(old, new, moved: Tensor, kept: Tensor):
-    """The queries `kept` of a dataclass of tensors, from `new` those that `moved`."""
-
-    def pick(name: str) -> Tensor:
-        one, other = getattr(new, name)[kept], getattr(old, name)[kept]
-        return torch.where(moved.view(-1, *[1] * (one.ndim - 1)), one, other)
-
-    return type(old)(*[pick(field.name) for field in fields(old)])
 
 
 def _balance(online: Online, data: Tensor) -> Tensor:
@@ -431,8 +428,7 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
 def _misfit(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Tensor]:
     """(B,) squared data misfit in units of the data weights, and observations less the effective unknowns."""
     inside = point.residual[:, : online.data_target.shape[1]].square().sum(1) / weights.data.square()
-    identity = torch.eye(point.readouts.shape[1], dtype=inside.dtype).expand(len(inside), -1, -1)
-    used = (point.solve(identity) * online.data_normal).sum((1, 2)) * weights.data.square() + online.free.sum(1)
+    used = (point.inverse * online.data_normal).sum((1, 2)) * weights.data.square() + online.free.sum(1)
     if online.priors.informative:  # what a distribution tells of a parameter the data need not
         _, jacobian = _jacobian(online, point, weights)
         width = online.ranges[:, 1] - online.ranges[:, 0]
@@ -511,8 +507,7 @@ def gauss_newton(
     )
     converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
     covariance = _covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
-    identity = torch.eye(point.readouts.shape[1], dtype=std.dtype).expand(len(online), -1, -1)
-    spread = point.solve(identity) + following @ covariance @ following.mT
+    spread = point.inverse + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
     physics = point.residual[:, height : height + online.physics.factor.shape[1]] / weights.physics[:, None]
     return Solution(

@@ -12,6 +12,7 @@ from torch import Tensor
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
+from ipbasis.inverse.rows import merge, put, select
 from ipbasis.inverse.smoothing import Smooth, smooth
 from ipbasis.inverse.solution import Solution
 
@@ -57,19 +58,6 @@ class _State:
         """(B, N + P) half the gradient of the objective."""
         by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
         return by_data * self.gradient_data + by_physics * self.gradient_physics + self.gradient_priors
-
-    def merge(self, other: "_State", rows: Tensor) -> "_State":
-        """This state with the queries where `rows` is true taken from another."""
-
-        def pick(name: str) -> Tensor:
-            new, old = getattr(other, name), getattr(self, name)
-            return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
-
-        return _State(**{name: pick(name) for name in self.__dataclass_fields__})
-
-    def select(self, rows: Tensor) -> "_State":
-        """The queries in `rows`."""
-        return _State(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
 
 
 def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
@@ -164,7 +152,7 @@ def _search(
         trial = _linearise(part, state.unknowns + step[:, :width], moved)
         objective = state.objective(current)
         better = trial.objective(current).nan_to_num(torch.inf) < objective
-        state = state.merge(trial, better)
+        state = merge(state, trial, better)
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e12)
         steps[active] += 1
         last = current.physics >= final.physics
@@ -180,24 +168,13 @@ def _search(
         if done.any():
             rows = active[done]
             settled[rows] = still[done]
-            end = _put(end, rows, state.select(done))
+            end = put(end, rows, select(state, done))
             kept = ~done
-            active, part, state, damping = active[kept], part.select(kept), state.select(kept), damping[kept]
-            current, final = current.select(kept), final.select(kept)
+            active, part, state, damping = active[kept], part.select(kept), select(state, kept), damping[kept]
+            current, final = select(current, kept), select(final, kept)
             if not len(active):
                 break
-    return _put(end, active, state), steps, settled
-
-
-def _put(whole: _State, rows: Tensor, part: _State) -> _State:
-    """The whole with the queries `rows` replaced."""
-
-    def replaced(name: str) -> Tensor:
-        value = getattr(whole, name).clone()
-        value[rows] = getattr(part, name)
-        return value
-
-    return _State(**{name: replaced(name) for name in whole.__dataclass_fields__})
+    return put(end, active, state), steps, settled
 
 
 def _start(online: Online, smoothed: Smooth) -> Tensor:
@@ -295,13 +272,13 @@ def _fit(
     final = Weights(1 / std, first)
     rows = torch.arange(queries)
     for _ in range(_ROUNDS):
-        part, at = online.select(rows), state.select(rows)
+        part, at = online.select(rows), select(state, rows)
         physics = width**0.5 / level[rows]
         if settings.physics_weight is not None:
             physics = torch.full_like(physics, settings.physics_weight**0.5)
         weights = Weights(1 / std[rows], torch.minimum(physics, stiffest[rows] / std[rows]))
         at, steps, converged[rows] = _search(part, at, first[rows], weights, settings.iterations)
-        state = _put(state, rows, at)
+        state = put(state, rows, at)
         iterations[rows] += steps
         first[rows] = weights.physics
         final.data[rows], final.physics[rows] = weights.data, weights.physics

@@ -11,6 +11,7 @@ import torch
 
 from ipbasis.inverse.assemble import amplitude
 from ipbasis.inverse.resimulate import data_weights
+from ipbasis.inverse.rows import select
 from ipbasis.inverse.solution import Solution
 from ipbasis.observations import Batch
 from ipbasis.problem import Problem, Tasks
@@ -42,15 +43,7 @@ class Polished:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Arrays with one row per query."""
-
-    def select(self, rows: np.ndarray):
-        return type(self)(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
-
-
-@dataclass(frozen=True)
-class _Data(_Rows):
+class _Data:
     """What is fitted: points (B, n, d), values and weights (B, n, F), free unknowns (B, U), noise floor (B,)."""
 
     points: np.ndarray
@@ -69,7 +62,7 @@ class _Data(_Rows):
 
 
 @dataclass(frozen=True)
-class _State(_Rows):
+class _State:
     """Unknowns (B, U) in units of their ranges, weighted misfit (B, R) there, and its Jacobian (B, R, U)."""
 
     unknowns: np.ndarray
@@ -156,7 +149,7 @@ def _minimise(problem: Problem, data: _Data, start: np.ndarray, variance: float 
     active = np.flatnonzero(np.isfinite(end.cost) & np.isfinite(end.jacobian).all(axis=(1, 2)))
     damping = np.full(len(start), _FIRST_DAMPING)
     for iteration in range(_ITERATIONS + 1):
-        part, state = data.select(active), end.select(active)
+        part, state = select(data, active), select(end, active)
         directions = _Directions.of(state, part.free)
         noise = _variance(part, state.cost, variance)
         converged[active] = directions.gain < _GAIN * noise
@@ -164,7 +157,7 @@ def _minimise(problem: Problem, data: _Data, start: np.ndarray, variance: float 
         if iteration == _ITERATIONS or not kept.any():
             break
         step = directions.step(damping[active])[kept]
-        active, part, state = active[kept], part.select(kept), state.select(kept)
+        active, part, state = active[kept], select(part, kept), select(state, kept)
         # no more than one width of a range at a time
         step = step / np.maximum(np.abs(step).max(axis=1, keepdims=True), 1.0)
         trial = _state(problem, part, state.unknowns + step)
@@ -189,7 +182,7 @@ def _polish(problem: Problem, data: _Data, start: Tasks, noise_std: float | None
     end, converged = _minimise(problem, data, np.hstack([start.parameters, start.initial]) / width, variance)
     noise = _variance(data, end.cost, variance)
     covariance = np.full((*end.unknowns.shape, len(width)), np.nan)
-    covariance[converged] = _Directions.of(end.select(converged), data.free[converged]).covariance
+    covariance[converged] = _Directions.of(select(end, converged), data.free[converged]).covariance
     return end.unknowns * width, covariance * noise[:, None, None] * np.outer(width, width), end.cost, noise, converged
 
 
@@ -215,7 +208,7 @@ def polish(problem: Problem, batch: Batch, solution: Solution, start: Tasks, noi
     noise_std = 1.0 if batch.std is not None else noise_std
     size = max(1, _NUMBERS_AT_ONCE // (batch.values[0].size * (1 + 2 * free.shape[1])))
     groups = [np.arange(queries)[first : first + size] for first in range(0, queries, size)]
-    parts = [_polish(problem, data.select(rows), start[rows], noise_std) for rows in groups]
+    parts = [_polish(problem, select(data, rows), start[rows], noise_std) for rows in groups]
     unknowns, covariance, cost, variance, converged = (np.concatenate(part) for part in zip(*parts, strict=True))
     polished = replace(
         solution,

@@ -18,7 +18,7 @@ Reference: Huber & Ronchetti, Robust Statistics, 2nd edition (2009), sections 7.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor
 from ipbasis.basis.artefact import Basis
 from ipbasis.errors import InputError
 from ipbasis.inverse.assemble import amplitude, observed_features
+from ipbasis.inverse.rows import put, select
 from ipbasis.inverse.solution import Solution
 from ipbasis.observations import Batch, Observations
 
@@ -167,8 +168,8 @@ def fit_in_rounds(
             return fit_once(batch, solution)
         std = solution.noise_std[:, None, None].expand_as(values)
         if lost.any():
-            part = _with_first_noise(_batch_rows(batch, lost.numpy()))
-            solution = _put(solution, lost, solve(part))
+            part = _with_first_noise(batch.select(lost.numpy()))
+            solution = put(solution, lost, solve(part))
             std = std.clone()
             std[lost] = _total(basis, part)
     else:
@@ -187,13 +188,13 @@ def fit_in_rounds(
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
             break
-        own, part, seen = _rows(following, rows), _batch_rows(batch, rows.numpy()), about.fitted[rows]
+        own, part, seen = select(following, rows), batch.select(rows.numpy()), about.fitted[rows]
         again = solve(own.batch(part))
         now = _about(features if len(features) == 1 else features[rows], again, own.std)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
-        solution, used = _put(solution, rows, again), _put(used, rows, own)
-        about = _put(about, rows, now)
-        following = _put(following, rows, _round(basis, part, errors, now, own.separate))
+        solution, used = put(solution, rows, again), put(used, rows, own)
+        about = put(about, rows, now)
+        following = put(following, rows, _round(basis, part, errors, now, own.separate))
         observed = torch.as_tensor(part.observed)
         moved = (now.fitted - seen).square().mul(observed).sum((1, 2)).sqrt()
         error = (now.leverage * own.std.square()).mul(observed).sum((1, 2)).sqrt()
@@ -425,25 +426,3 @@ def _unequal(variances: Tensor, freedom: Tensor, counts: Tensor) -> Tensor:
     statistic = statistic / (1 + ((seen / share.clamp_min(1.0)).sum(1) - 1 / total) / (3 * others))
     limit = torch.as_tensor(chi2.isf(_EQUAL_LEVEL, others.numpy()))
     return (statistic > limit) & (groups > 1) & ((counts >= _FEWEST) | ~seen).all(1)
-
-
-def _rows(whole, rows: Tensor):
-    """The queries `rows` of a dataclass of tensors."""
-    return type(whole)(*[getattr(whole, field.name)[rows] for field in fields(whole)])
-
-
-def _put(whole, rows: Tensor, part):
-    """A dataclass of tensors with the queries `rows` replaced."""
-
-    def replaced(name: str) -> Tensor:
-        value = getattr(whole, name).clone()
-        value[rows] = getattr(part, name)
-        return value
-
-    return type(whole)(*[replaced(field.name) for field in fields(whole)])
-
-
-def _batch_rows(batch: Batch, rows: np.ndarray) -> Batch:
-    """The queries `rows` of a batch."""
-    parts = [getattr(batch, field.name) for field in fields(batch)]
-    return Batch(*[None if part is None else part[rows] for part in parts])
