@@ -90,6 +90,11 @@ class Basis:
     def problem(self) -> Problem:
         return self.record.problem
 
+    def leading(self, functions: int) -> "Basis":
+        """The first functions alone."""
+        record = self.record.model_copy(update={"functions": functions})
+        return replace(self, transform=self.transform[:, :functions], record=record)
+
     @cached_property
     def quadrature(self) -> Quadrature:
         """Points over the domain at which residuals are taken."""

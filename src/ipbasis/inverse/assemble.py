@@ -22,6 +22,7 @@ from ipbasis.inverse.priors import Priors, priors_of
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
+_COARSE = 32  # functions that will do for a first search
 _POINTS_AT_ONCE = 100_000
 
 
@@ -130,11 +131,16 @@ class PointwisePhysics(Physics):
         points: coordinates of the points, a tensor (n,) each.
         root: (n,) roots of the quadrature's weights.
         features: for each derivative (n, r), in the coordinates of the unknowns of one field.
+        coarse: the same in the span of the first functions alone, where there are many: a cheap problem to search
+            first. None where there are few.
+        embedding: (N, N of `coarse`), takes unknowns of `coarse` to those here.
     """
 
     points: tuple[Tensor, ...]
     root: Tensor
     features: Mapping[MultiIndex, Tensor]
+    coarse: "PointwisePhysics | None" = None
+    embedding: Tensor | None = None
 
     def jets(self, unknowns: Tensor) -> list[Tensor]:
         """(B, n) values of the fields and derivatives that the equations hold, for unknowns (B, N)."""
@@ -166,13 +172,20 @@ class PointwisePhysics(Physics):
         shape = (len(unknowns), len(self.root))
         return torch.stack([torch.as_tensor(v, dtype=self.root.dtype).expand(shape) for v in values], dim=1)
 
-    def spread(self, by_jet: Tensor) -> Tensor:
-        """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n)."""
-        width = self.features[()].shape[1]
-        out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.coordinates.shape[1])
+    def spread(self, by_jet: Tensor, *beside: Tensor) -> Tensor:
+        """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n).
+
+        Columns `beside`, (B, E, n, m), follow behind.
+        """
+        width, unknowns = self.features[()].shape[1], self.coordinates.shape[1]
+        columns = unknowns + sum(other.shape[3] for other in beside)
+        out = by_jet.new_empty(*by_jet.shape[:2], len(self.root), columns)
+        out[..., :unknowns] = 0
         for j, jet in enumerate(self.system.jets):
-            columns = slice(jet.field * width, (jet.field + 1) * width)
-            out[..., columns] += by_jet[:, :, j, :, None] * self.features[jet.index]
+            own = out[..., jet.field * width : (jet.field + 1) * width]
+            own.addcmul_(by_jet[:, :, j, :, None], self.features[jet.index])
+        if beside:
+            out[..., unknowns:] = torch.cat(beside, dim=3)
         return out
 
 
@@ -240,6 +253,13 @@ class Online:
             data_rest=self.data_rest * factor.square()[:, None],
         )
 
+    @property
+    def coarse(self) -> "Online":
+        """The same in the first functions alone, see `PointwisePhysics`."""
+        embedding = self.physics.embedding
+        normal = embedding.T @ self.data_normal @ embedding
+        return replace(self, physics=self.physics.coarse, data_root=self.data_root @ embedding, data_normal=normal)
+
     def select(self, rows: Tensor) -> "Online":
         """The queries in `rows`."""
         own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
@@ -274,7 +294,21 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
         factor = compact(residual_factor(problem, features, basis.quadrature, coordinates))
         return AffinePhysics(**common, factor=factor)
     reduced = {index: values @ energy for index, values in features.items()}
-    return PointwisePhysics(**common, points=basis.quadrature.points.double().unbind(1), root=root, features=reduced)
+    coarse, embedding = None, None
+    if basis.record.functions > _COARSE:
+        coarse = reduce_physics(basis.leading(_COARSE))
+        width = coarse.features[()].shape[1]
+        narrow = coarse.coordinates[:_COARSE, :width]
+        own = torch.linalg.lstsq(energy, torch.nn.functional.pad(narrow, (0, 0, 0, len(energy) - _COARSE))).solution
+        embedding = torch.block_diag(*[own] * fields)
+    return PointwisePhysics(
+        **common,
+        points=basis.quadrature.points.double().unbind(1),
+        root=root,
+        features=reduced,
+        coarse=coarse,
+        embedding=embedding,
+    )
 
 
 def compact(factor: Tensor) -> Tensor:

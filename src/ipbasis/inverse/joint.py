@@ -12,16 +12,21 @@ from torch import Tensor
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
-from ipbasis.inverse.rows import merge, put, select
+from ipbasis.inverse.rows import put, select
 from ipbasis.inverse.smoothing import Smooth, smooth
 from ipbasis.inverse.solution import Solution
 
-_ROUNDS = 20
+_ROUNDS, _COARSE_ROUNDS = 20, 3
 _STAGE = 4.0  # factor on the root of the physics weight after each accepted step
 _START_ITERATIONS = 3
-_CHANGE = 0.02  # of the logarithm of a variance's root that calls for another search
-_GAIN = 1e-3  # decrease of the objective, in units of χ², that is not worth a step
-_LIGHT = 1.0  # damping
+_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
+_LAST_GAIN = 0.1  # decrease after which the next step, of quadratic convergence, is not worth it
+_LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
+_RISES = 2  # steps in a row that may rise
+_IN_CACHE = 16  # queries whose Jacobians are held at once
+_NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
+_CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
+_HASTE, _LEAP = 2.0, 1.5  # factor on what the evidence asks of the logarithm of a level, and how far to go at most
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -64,18 +69,22 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     """The state at given unknowns and parameters."""
     physics: PointwisePhysics = online.physics
     residual, by_jet, by_parameter = (part * physics.root for part in physics.linearised(unknowns, parameters))
-    residual = residual.flatten(1)
-    columns = [physics.spread(by_jet).flatten(1, 2), by_parameter.transpose(2, 3).flatten(1, 2) * online.free[:, None]]
-    matrix = torch.cat(columns, dim=2)
+    residual, width, count = residual.flatten(1), unknowns.shape[1], parameters.shape[1]
+    by_parameter = by_parameter.transpose(2, 3) * online.free[:, None, None]
+    normal = unknowns.new_empty(len(unknowns), width + count, width + count)
+    gradient = unknowns.new_empty(len(unknowns), width + count)
+    for at in range(0, len(unknowns), _IN_CACHE):
+        part = slice(at, at + _IN_CACHE)
+        matrix = physics.spread(by_jet[part], by_parameter[part]).flatten(1, 2)
+        torch.bmm(matrix.mT, matrix, out=normal[part])
+        gradient[part] = (matrix.mT @ residual[part, :, None]).squeeze(2)
     misfit = (online.data_root @ unknowns[..., None]).squeeze(2) - online.data_target
     by_data = (online.data_root.mT @ misfit[..., None]).squeeze(2)
     conditions = unknowns @ physics.condition_rows.T - physics.condition_target
     rows, target, counts = online.given_initial
     initial = (unknowns @ rows.T - target) * counts
-    normal = matrix.mT @ matrix
-    gradient = (matrix.mT @ residual[..., None]).squeeze(2)
-    width = unknowns.shape[1]
-    normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
+    if len(physics.condition_rows):
+        normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
     if len(rows):
         normal[:, :width, :width] += (rows.T * counts[:, None]) @ rows
     gradient[:, :width] += conditions @ physics.condition_rows + initial @ rows
@@ -87,7 +96,7 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
         data=misfit.square().sum(1),
         physics=residual.square().sum(1) + conditions.square().sum(1) + initial.square().sum(1),
         priors=distance.square().sum(1),
-        gradient_data=torch.nn.functional.pad(by_data, (0, parameters.shape[1])),
+        gradient_data=torch.nn.functional.pad(by_data, (0, count)),
         gradient_physics=gradient,
         gradient_priors=torch.nn.functional.pad(distance * slope, (width, 0)),
         normal_physics=normal,
@@ -95,29 +104,62 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     )
 
 
-def _normal(online: Online, state: _State, data: Tensor, physics: Tensor) -> tuple[Tensor, Tensor]:
-    """Normal matrix (B, N + P, N + P) scaled to a diagonal of one, and the scale (B, N + P).
-
-    Args:
-        online: the batch.
-        state: where the physics is linearised.
-        data, physics: (B,) roots of the weights.
-    """
+def _normal(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Normal matrix (B, N + P, N + P) scaled to a diagonal of one, and the scale (B, N + P)."""
     width = online.data_root.shape[2]
-    normal = state.normal_physics * physics.square()[:, None, None]
-    normal[:, :width, :width] += online.data_normal * data.square()[:, None, None]
+    normal = state.normal_physics * weights.physics.square()[:, None, None]
+    normal[:, :width, :width].addcmul_(online.data_normal, weights.data.square()[:, None, None])
     normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors)
     diagonal = normal.diagonal(dim1=1, dim2=2)
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
-    normal = normal * scale[:, None] * scale[..., None]
+    normal.mul_(scale[:, None]).mul_(scale[..., None])
     normal.diagonal(dim1=1, dim2=2).copy_(torch.ones_like(scale) + 4 * normal.shape[1] * _EPSILON)
     return normal, scale
+
+
+def _step(online: Online, state: _State, weights: Weights, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """Step (B, N + P) of Levenberg and Marquardt, and the decrease (B,) of the objective that it predicts."""
+    width = state.unknowns.shape[1]
+    normal, scale = _normal(online, state, weights)
+    gradient = state.gradient(weights)
+    held = torch.nn.functional.pad(online.priors.blocked(state.parameters, gradient[:, width:]), (width, 0))
+    if held.any():
+        normal.masked_fill_(held[:, None] | held[..., None], 0.0)
+        gradient = gradient.masked_fill(held, 0.0)
+    normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] + held)
+    factor, _ = torch.linalg.cholesky_ex(normal)
+    step = -scale * torch.cholesky_solve((scale * gradient)[..., None], factor).squeeze(2)
+    step = step.nan_to_num(0.0, 0.0, 0.0)
+    return step, -(step * gradient).sum(1)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """How the search of each query goes.
+
+    Args:
+        unknowns, parameters: (B, N) and (B, P) the best point so far under the present weights.
+        lowest: (B,) objective there.
+        rises: (B,) steps since.
+        back: (B,) whether the next step leads back there.
+        damping: (B,) of Levenberg and Marquardt.
+    """
+
+    unknowns: Tensor
+    parameters: Tensor
+    lowest: Tensor
+    rises: Tensor
+    back: Tensor
+    damping: Tensor
 
 
 def _search(
     online: Online, state: _State, first: Tensor, weights: Weights, iterations: int
 ) -> tuple[_State, Tensor, Tensor]:
     """Levenberg-Marquardt on unknowns and parameters, the physics weight raised in stages.
+
+    A strong equation makes a curved valley of the objective, where a good step rises before the next one falls:
+    only after a few rises does the search go back and take shorter steps.
 
     Args:
         online: the batch.
@@ -128,6 +170,8 @@ def _search(
 
     Returns:
         the state at the end, steps taken (B,), and whether one more step would gain nothing (B,).
+
+    Reference: Chamberlain, Powell, Lemarechal & Pedersen, Math. Program. Study 16 (1982) 1.
     """
     width = state.unknowns.shape[1]
     end, steps = state, torch.zeros(len(online), dtype=torch.long)
@@ -135,46 +179,59 @@ def _search(
     active, part, final = torch.arange(len(online)), online, weights
     near = first * _STAGE >= final.physics
     current = replace(final, physics=torch.where(near, final.physics, first))
-    damping = torch.full_like(first, 1e-4)
+    lowest, none = state.objective(current), torch.zeros_like(settled)
+    path = _Path(state.unknowns, state.parameters, lowest, none.long(), none, torch.full_like(first, 1e-4))
+
+    def without(done: Tensor, at_rest: Tensor, *others: Tensor) -> tuple:
+        """The queries that are not done."""
+        nonlocal end, active, part, state, current, final, path
+        if not done.any():
+            return others
+        settled[active[done]] = at_rest[done]
+        end = put(end, active[done], select(state, done))
+        kept = ~done
+        active, part, state = active[kept], part.select(kept), select(state, kept)
+        current, final, path = select(current, kept), select(final, kept), select(path, kept)
+        return tuple(other[kept] for other in others)
+
     for _ in range(iterations):
-        normal, scale = _normal(part, state, current.data, current.physics)
-        gradient = state.gradient(current)
-        held = torch.nn.functional.pad(part.priors.blocked(state.parameters, gradient[:, width:]), (width, 0))
-        normal = normal.masked_fill(held[:, None] | held[..., None], 0.0)
-        gradient = gradient.masked_fill(held, 0.0)
-        normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] + held)
-        factor, _ = torch.linalg.cholesky_ex(normal)
-        step = -scale * torch.cholesky_solve((scale * gradient)[..., None], factor).squeeze(2)
-        step = step.nan_to_num(0.0, 0.0, 0.0)
-        predicted = -(step * gradient).sum(1)
+        step, predicted = _step(part, state, current, path.damping)
+        steady, last = (path.rises == 0) & ~path.back, current.physics >= final.physics
+        # a step that the damping holds back predicts less than there is to gain
+        still = steady & (predicted < _GAIN) & (path.damping < _LIGHT)
+        step, still, last = without(last & (still | (steady & (path.damping > 1e8))), still, step, still, last)
+        if not len(active):
+            break
         moved = part.priors.clip(state.parameters + step[:, width:])
         moved = torch.where(part.free > 0, moved, state.parameters)
-        trial = _linearise(part, state.unknowns + step[:, :width], moved)
-        objective = state.objective(current)
-        better = trial.objective(current).nan_to_num(torch.inf) < objective
-        state = merge(state, trial, better)
-        damping = torch.where(better, damping / 10, damping * 10).clamp(1e-16, 1e12)
+        back, goal = path.back[:, None], state.unknowns + step[:, :width]
+        state = _linearise(part, torch.where(back, path.unknowns, goal), torch.where(back, path.parameters, moved))
         steps[active] += 1
-        last = current.physics >= final.physics
-        # a step that the damping holds back predicts less than there is to gain
-        still = (predicted < _GAIN + 1e-9 * objective) & (damping < _LIGHT)
-        done = last & (still | (damping > 1e8))
-        current = replace(
-            current,
-            physics=torch.where(
-                better | still, torch.minimum(current.physics * _STAGE, final.physics), current.physics
-            ),
+        objective = state.objective(current).nan_to_num(torch.inf)
+        gain = path.lowest - objective
+        better = gain > 0
+        raised = (better | still) & ~last
+        weight = torch.minimum(current.physics * _STAGE, final.physics)
+        current = replace(current, physics=torch.where(raised, weight, current.physics))
+        keeps = better | raised
+        rises = torch.where(keeps | path.back, 0, path.rises + 1)
+        lost = (rises > torch.where(path.damping < _CAREFUL, _RISES, 0)) | objective.isinf()
+        damping = torch.where(lost, path.damping.clamp_min(1e-6) * 100, path.damping)
+        path = _Path(
+            unknowns=torch.where(keeps[:, None], state.unknowns, path.unknowns),
+            parameters=torch.where(keeps[:, None], state.parameters, path.parameters),
+            lowest=torch.where(raised, state.objective(current), torch.where(better, objective, path.lowest)),
+            rises=torch.where(lost, 0, rises),
+            back=lost,
+            damping=torch.where(better, damping / 10, damping).clamp(1e-16, 1e12),
         )
-        if done.any():
-            rows = active[done]
-            settled[rows] = still[done]
-            end = put(end, rows, select(state, done))
-            kept = ~done
-            active, part, state, damping = active[kept], part.select(kept), select(state, kept), damping[kept]
-            current, final = select(current, kept), select(final, kept)
-            if not len(active):
-                break
-    return put(end, active, state), steps, settled
+        rest = last & better & (gain < _LAST_GAIN) & (path.damping < _LIGHT)
+        without(rest, rest)
+        if not len(active):
+            break
+    if len(active):
+        end = put(end, active, _linearise(part, path.unknowns, path.parameters))
+    return end, steps, settled
 
 
 def _start(online: Online, smoothed: Smooth) -> Tensor:
@@ -246,60 +303,75 @@ class _Found:
 def _fit(
     online: Online,
     state: _State,
-    std: Tensor,
-    level: Tensor,
+    first: Tensor,
+    noise: tuple[Tensor, Tensor],
     floors: tuple[Tensor | None, Tensor],
     settings: GaussNewtonSettings,
+    rounds: int = _ROUNDS,
 ) -> _Found:
     """Search and both variances in turn, only those queries again whose variances still move.
 
     Args:
         online: the batch.
         state: where to start.
-        std, level: (B,) first noise and first level of the residual.
+        first: (B,) level of the residual to start from, in stages.
+        noise: (B,) first noise and first level to reach.
         floors: (B,) smallest noise, None if the noise is given, and smallest level.
         settings: of the solver.
+        rounds: variances to try at most.
     """
-    width = online.data_root.shape[2]
+    width, queries = online.data_root.shape[2], len(online)
     size = state.normal_physics.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     stiffest = STIFFEST * online.data_root.square().sum((1, 2)).sqrt() / size
-    first = width**0.5 / state.physics.sqrt().maximum(level)
-    std, level = std.clone(), level.clone()
-    queries = len(online)
-    iterations, converged = torch.zeros(queries, dtype=torch.long), torch.zeros(queries, dtype=torch.bool)
-    inverse = torch.zeros_like(state.normal_physics)
-    freedom, rest = online.counts.sum(1).double(), online.data_rest.sum(1)
-    final = Weights(1 / std, first)
-    rows = torch.arange(queries)
-    for _ in range(_ROUNDS):
-        part, at = online.select(rows), select(state, rows)
-        physics = width**0.5 / level[rows]
+    std, level = noise
+    found = _Found(
+        state=state,
+        weights=Weights(1 / noise[0], width**0.5 / first),
+        inverse=torch.zeros_like(state.normal_physics),
+        freedom=online.counts.sum(1).double(),
+        iterations=torch.zeros(queries, dtype=torch.long),
+        converged=torch.zeros(queries, dtype=torch.bool),
+    )
+    rows, begin, before = torch.arange(queries), width**0.5 / first, None
+    for number in range(rounds):
+        part, final = online.select(rows), width**0.5 / level
         if settings.physics_weight is not None:
-            physics = torch.full_like(physics, settings.physics_weight**0.5)
-        weights = Weights(1 / std[rows], torch.minimum(physics, stiffest[rows] / std[rows]))
-        at, steps, converged[rows] = _search(part, at, first[rows], weights, settings.iterations)
-        state = put(state, rows, at)
-        iterations[rows] += steps
-        first[rows] = weights.physics
-        final.data[rows], final.physics[rows] = weights.data, weights.physics
-        normal, scale = _normal(part, at, weights.data, weights.physics)
+            final = torch.full_like(final, settings.physics_weight**0.5)
+        weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
+        state, steps, settled = _search(part, state, begin, weights, settings.iterations)
+        found.iterations[rows] += steps
+        normal, scale = _normal(part, state, weights)
         factor, faults = torch.linalg.cholesky_ex(normal)
-        converged[rows] &= faults == 0
-        inverse[rows] = torch.cholesky_inverse(factor) * scale[:, None] * scale[..., None]
-        used = (part.data_normal * inverse[rows, :width, :width]).sum((1, 2)) * weights.data.square()
-        freedom[rows] = part.counts.sum(1) - used
-        updated = std[rows]
+        inverse = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
+        used = (part.data_normal * inverse[:, :width, :width]).sum((1, 2)) * weights.data.square()
+        freedom = part.counts.sum(1) - used
+        updated, asked = std, level
         if floors[0] is not None:
-            updated = ((at.data + rest[rows]) / freedom[rows].clamp_min(1.0)).sqrt().maximum(floors[0][rows])
-        risen = (at.physics * width / (used - part.free.sum(1)).clamp_min(1.0)).sqrt().maximum(floors[1][rows])
-        if settings.physics_weight is not None:
-            risen = level[rows]
-        moved = torch.maximum((updated / std[rows]).log().abs(), (risen / level[rows]).log().abs()) > _CHANGE
-        std[rows[moved]], level[rows[moved]] = updated[moved], risen[moved]
-        rows = rows[moved]
+            updated = ((state.data + part.data_rest.sum(1)) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
+        if settings.physics_weight is None:
+            asked = (state.physics * width / (used - part.free.sum(1)).clamp_min(1.0)).sqrt().maximum(floors[1][rows])
+        pull = (asked / level).log()
+        # far above the level sought the evidence asks for a small part of the way
+        lower = (level * (_HASTE * pull).clamp_min(-_LEAP).exp()).maximum(floors[1][rows])
+        errors = inverse[:, width:, width:].diagonal(dim1=1, dim2=2).sqrt()
+        moved = pull.abs() > _LEVEL_CHANGE
+        if before is not None:
+            shift = (state.parameters - before[0]).abs() / errors
+            calm = (shift < _CALM) & ((errors / before[1]).log().abs() < _CALM)
+            moved &= ~(calm | (part.free == 0)).all(1)
+        moved |= (updated / std).log().abs() > _NOISE_CHANGE
+        done = ~moved | (number == rounds - 1)
+        at = rows[done]
+        found = replace(found, state=put(found.state, at, select(state, done)))
+        found.weights.data[at], found.weights.physics[at] = weights.data[done], weights.physics[done]
+        found.inverse[at], found.freedom[at] = inverse[done], freedom[done]
+        found.converged[at] = (settled & (faults == 0))[done]
+        rows, begin, before = rows[~done], weights.physics[~done], (state.parameters[~done], errors[~done])
+        state, std = select(state, ~done), updated[~done]
+        level = torch.where(pull > 0, asked, lower)[~done]
         if not len(rows):
             break
-    return _Found(state, final, inverse, freedom, iterations, converged)
+    return found
 
 
 def joint_gauss_newton(
@@ -325,15 +397,24 @@ def joint_gauss_newton(
             None to estimate it.
         optional: (P,) true for parameters that are set to zero where the data do not ask for them.
     """
-    smoothed = smooth(online, noise_std)
-    width = online.data_root.shape[2]
     floor = accuracy.floor * online.amplitude
-    std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
     floors = (floor if noise_std is None else None, accuracy.level * online.amplitude)
-    state = _linearise(online, smoothed.mean, _start(online, smoothed))
+    # with few functions the many terms of a library fit anything
+    part = online if online.physics.coarse is None or optional is not None else online.coarse
+    smoothed = smooth(part, noise_std)
+    std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
+    state = _linearise(part, smoothed.mean, _start(part, smoothed))
     # from a weak equation to a strong one: the other way round the search would be slow until the level rose
-    found = _fit(online, state, std, state.physics.sqrt().maximum(floors[1]), floors, settings)
+    level = state.physics.sqrt().maximum(floors[1])
+    found = _fit(part, state, level, (std, level), floors, settings, _ROUNDS if part is online else _COARSE_ROUNDS)
     iterations = found.iterations
+    if part is not online:
+        level = part.data_root.shape[2] ** 0.5 / found.weights.physics
+        state = _linearise(online, found.state.unknowns @ online.physics.embedding.T, found.state.parameters)
+        level = torch.maximum(level, floors[1])
+        found = _fit(online, state, level, (1 / found.weights.data, level), floors, settings)
+        iterations = iterations + found.iterations
+    width = online.data_root.shape[2]
     if optional is not None:
         covariance = found.inverse[:, width:, width:] * online.free[:, None] * online.free[..., None]
         may = optional & online.known.isnan()
@@ -342,7 +423,7 @@ def joint_gauss_newton(
         parameters = torch.where(dropped, 0.0, found.state.parameters)
         state = _linearise(online, found.state.unknowns, parameters)
         level = width**0.5 / found.weights.physics
-        found = _fit(online, state, 1 / found.weights.data, level, floors, settings)
+        found = _fit(online, state, level, (1 / found.weights.data, level), floors, settings)
         iterations = iterations + found.iterations
     state, weights, inverse = found.state, found.weights, found.inverse
     rest, coordinates = online.data_rest.sum(1), online.physics.coordinates
