@@ -23,8 +23,14 @@ _CHUNK_BYTES = 2**20
 _KEPT_BYTES = 2**28
 
 
-def _chunks(points: Tensor, streams: int, weights: Sequence[Tensor]) -> tuple[int, int]:
-    """Points per chunk, and how many chunks are kept for the backward pass."""
+def chunk_sizes(points: Tensor, streams: int, weights: Sequence[Tensor]) -> tuple[int, int]:
+    """Points per chunk, and how many chunks are kept for the backward pass.
+
+    Args:
+        points: (n, d).
+        streams: how many derivatives are carried.
+        weights: per layer (width out, width in).
+    """
     per_layer = streams * max(len(weight) for weight in weights) * points.element_size()
     # other devices have no such cache, and calls cost them more: as much at once as is kept
     largest = _CHUNK_BYTES if points.device.type == "cpu" else _KEPT_BYTES // len(weights)
@@ -81,7 +87,7 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points: Tensor, rules: Rules, asked: Sequence[int], train: bool, *layers: Tensor):
         weights, biases = layers[::2], layers[1::2]
-        size, kept = _chunks(points, len(rules.order), weights)
+        size, kept = chunk_sizes(points, len(rules.order), weights)
         found = [points.new_empty(len(points), len(weights[-1]) + 1) for _ in asked]
         for stream, values in zip(asked, found, strict=True):
             values[:, -1] = float(stream == 0)
