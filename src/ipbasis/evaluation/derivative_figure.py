@@ -52,7 +52,7 @@ def _bars(axes: Axes, step: pd.DataFrame) -> None:
             row, middle = group.loc[method], place + (number - (len(timed) - 1) / 2) * width
             axes.bar(middle, row["seconds"], 0.94 * width, color=_METHODS[method][1])
             ratio = row["ratio_to_forward"]
-            text = f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+            text = f"{ratio:.2g}×" if ratio < 10 else f"{ratio:.0f}×"
             axes.annotate(text, (middle, row["seconds"]), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks(range(len(groups)), [_description(group.iloc[0]) for group in groups], fontsize=8)
     axes.set_yscale("log")
