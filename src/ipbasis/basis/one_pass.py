@@ -50,7 +50,9 @@ def _forward(
     outputs: list[Tensor] = []
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if layer > 0:
-            carried = (outputs[-1].flatten(0, 1) @ weight.T).unflatten(0, (len(carried), -1))
+            # into the memory that the layer before is done with: new memory must be mapped first
+            product = carried.flatten(0, 1) if carried.shape[2] == len(weight) else None
+            carried = torch.mm(outputs[-1].flatten(0, 1), weight.T, out=product).unflatten(0, (len(carried), -1))
             carried[0].add_(bias)
             if not keep:
                 outputs.clear()
