@@ -27,8 +27,8 @@ def plot_derivatives(table: pd.DataFrame) -> Figure:
     step = table[table["pass"] == "forward_backward"]
     sweep = step[step["problem"] == "laplacian"]
     counts = sorted(sweep["features"].unique())
-    figure = Figure(figsize=(13.5, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
+    figure = Figure(figsize=(14.5, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.35, 1])
     left.suptitle("published problems (n×: times the one-pass forward mode)", fontsize=10)
     right.suptitle("second derivatives along every coordinate", fontsize=10)
     _bars(left.subplots(), step[step["problem"] != "laplacian"])
