@@ -1,19 +1,25 @@
 """All ways of differentiating give the same numbers, without and with the backward pass."""
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipbasis.baselines.derivatives import (
     METHODS,
     PASSES,
+    PRODUCTS,
     Size,
     TimingSettings,
     TrainingStep,
     laplacian,
+    matrix_products,
     time_derivatives,
     warm_up,
 )
 from ipbasis.baselines.derivatives import forward as one_pass
+from ipbasis.basis import one_pass as one_pass_module
 from ipbasis.problem import Problem, problem_directory
 
 SIZE = Size(width=8, depth=3, features=8, points=7, readouts=3)
@@ -109,12 +115,52 @@ def test_rows_of_the_table():
     rows = list(time_derivatives(laplacian(2), SIZE, settings))
     expected = ["problem", "coordinates", "features", "points", "method", "pass", "seconds"]
     assert all(list(row)[: len(expected)] == expected for row in rows)
-    assert [(row["pass"], row["method"]) for row in rows] == [(p, m) for p in PASSES for m in METHODS]
+    assert [(row["pass"], row["method"]) for row in rows] == [(p, m) for p in PASSES for m in (*METHODS, PRODUCTS)]
     for row in rows:
         same_pass = {other["method"]: other["seconds"] for other in rows if other["pass"] == row["pass"]}
         assert row["ratio_to_forward"] == pytest.approx(row["seconds"] / same_pass["forward"])
         assert row["repeats"] == 2
         assert (row["coordinates"], row["features"], row["points"]) == (2, SIZE.features, SIZE.points)
+
+
+def test_only_the_methods_asked_for_are_timed():
+    settings = TimingSettings(repeats=1, longest=1000, dtype="float32", seed=0)
+    rows = time_derivatives(laplacian(2), SIZE, settings, ["nested_jvp", "forward"])
+    assert [row["method"] for row in rows] == 2 * ["nested_jvp", "forward", PRODUCTS]
+
+
+class ProductsOf(TorchDispatchMode):
+    """Counts the matrix products that are done, by the sizes of their factors."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            left, right = [tensor for tensor in args if tensor.ndim == 2][-2:]
+            self.found[len(left), *right.shape] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("case", ["mixed", "laplacian in four coordinates", "first order, nonlinear"])
+def test_bare_products_are_those_of_the_pass(case, training, monkeypatch):
+    step, _ = draw(case)
+    monkeypatch.setattr(one_pass_module, "_CHUNK_BYTES", 512)  # four points of two streams
+    indices = step.problem.system.indices
+    with ProductsOf() as bare:
+        matrix_products(step)("forward_backward" if training else "forward")
+    for parameter in step.trunk.parameters():
+        parameter.requires_grad_(training)
+    with ProductsOf() as done:
+        loss = sum(values.sum() for values in one_pass(step.trunk, step.points, indices, training).values())
+        if training:
+            loss.backward()
+    assert done.found == bare.found
+    per_chunk = 3 + (3 + 2 if training else 0)
+    assert done.found.total() >= 2 * per_chunk
+    assert done.found.total() % per_chunk == 0
 
 
 def test_what_takes_long_is_not_repeated():

@@ -334,3 +334,25 @@ def test_quadrature_is_exact_for_polynomials(degree):
     found = (quadrature.weights * t**degree * x).sum()
     assert found == pytest.approx(2**degree / (degree + 1) * 1.0, rel=1e-12)
     assert quadrature.weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("order", [3, 4])
+def test_equations_of_higher_order_are_integrated_and_solved_in_the_span(order):
+    """``u⁽ⁿ⁾ = a u`` from u alone: the mean of ``u₀ exp(a^(1/n) z t)`` over the n-th roots z of one."""
+    start = {"u_" + "t" * lower: "0" for lower in range(1, order)}
+    problem = Problem(
+        name="higher_order",
+        coordinates={"t": [0, 2]},
+        fields=["u"],
+        parameters={"a": [0.5, 1.5]},
+        equations=[f"u_{'t' * order} - a*u"],
+        initial={"u": [-1, 1], **start},
+    )
+    tasks = problem.sample_tasks(10, np.random.default_rng(0))
+    values, reference = solved_on(problem, 40, FORWARD, tasks)
+    times = gauss_legendre(problem.domain, 200).points[:, 0].numpy()
+    roots = np.exp(2j * np.pi * np.arange(order) / order)
+    rates = tasks.parameters[:, :1] ** (1 / order) * roots
+    exact = tasks.initial[:, :1] * np.exp(rates[:, None] * times[:, None]).real.mean(2)
+    assert np.abs(reference[:, :, 0] - exact).max() < 1e-9
+    assert np.abs(values[:, :, 0] - exact).max() < 1e-6  # the fourth derivatives of untrained features are rough

@@ -1,11 +1,12 @@
 """Ways to differentiate a network along its inputs, and how long one training step takes with each.
 
 The published recipe differentiates the trunk in reverse mode, one feature after the other; the others are
-what PyTorch offers besides, and the one pass of `ipbasis.basis.taylor`. All give the same numbers.
+what PyTorch offers besides, and the one pass of `ipbasis.basis.one_pass`. All give the same numbers. The bare
+matrix products of that pass tell how far it is from what the processor can do.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,6 +17,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.one_pass import chunk_sizes
+from ipbasis.basis.taylor import streams
 from ipbasis.equations import MultiIndex
 from ipbasis.problem import Declared, Problem
 
@@ -139,6 +142,7 @@ METHODS: dict[str, Method] = {
     "nested_jvp": nested_jvp,
     "forward": forward,
 }
+PRODUCTS = "matrix_products"  # in the table, beside the methods
 Pass = Literal["forward", "forward_backward"]
 PASSES: tuple[Pass, ...] = ("forward", "forward_backward")
 
@@ -219,9 +223,12 @@ class TrainingStep:
         """Mean squared residual of all tasks, summed over the equations."""
         system = self.problem.system
         derivatives = method(self.trunk, self.points, system.indices, training)
-        jets = [derivatives[jet.index] @ self.readouts[:, jet.field].T for jet in system.jets]
-        coordinates = [axis[:, None] for axis in self.points.unbind(1)]
-        residuals = system.compiled(system.residuals)(coordinates, jets, self.parameters.unbind(1))
+        # one product per derivative serves all fields: (tasks, n) of each
+        readouts, tasks = self.readouts.transpose(0, 1).flatten(0, 1), len(self.readouts)
+        fields = {index: (readouts @ derivatives[index].T).split(tasks) for index in {j.index for j in system.jets}}
+        jets = [fields[jet.index][jet.field] for jet in system.jets]
+        parameters = [parameter[:, None] for parameter in self.parameters.unbind(1)]
+        residuals = system.compiled(system.residuals)(self.points.unbind(1), jets, parameters)
         return sum(residual.square().mean() for residual in residuals)
 
     def run(self, method: Method, chosen: Pass) -> tuple[Tensor, ...]:
@@ -235,6 +242,40 @@ class TrainingStep:
             tensor.requires_grad_(training)
         loss = self.loss(method, training)
         return (loss, *torch.autograd.grad(loss, trained)) if training else (loss,)
+
+
+def matrix_products(step: TrainingStep) -> Callable[[Pass], None]:
+    """The matrix products that the one pass cannot do without, in chunks of its own size, and nothing else.
+
+    Forward each layer's; backward those for the gradients by the weights and, but for the first layer, by its input.
+
+    Returns:
+        does them, on numbers without meaning.
+    """
+    points, order = step.points, streams(step.problem.system.indices)
+    weights = [tensor.detach() for name, tensor in step.trunk.named_parameters() if name.startswith("weight")]
+    size, _ = chunk_sizes(points, len(order), weights)
+    shapes = {width: (len(order) * size, width) for width in {len(weight) for weight in weights}}
+    inputs = {width: torch.ones(shape, dtype=points.dtype) for width, shape in shapes.items()}
+    results = {width: torch.zeros(shape, dtype=points.dtype) for width, shape in shapes.items()}
+    gradients = [torch.zeros_like(weight) for weight in weights]
+
+    def run(chosen: Pass) -> None:
+        for chunk in points.split(size):
+            # the first layer has a product for the values alone: the derivatives of its argument are its weights
+            layers = [(chunk, results[len(weights[0])][: len(chunk)])]
+            rows = len(order) * len(chunk)
+            layers += [(inputs[weight.shape[1]][:rows], results[len(weight)][:rows]) for weight in weights[1:]]
+            for weight, (before, behind) in zip(weights, layers, strict=True):
+                torch.mm(before, weight.T, out=behind)
+            if chosen == "forward":
+                continue
+            for layer, (before, behind) in reversed(list(enumerate(layers))):
+                gradients[layer].addmm_(behind.T, before)
+                if layer > 0:
+                    torch.mm(behind, weights[layer], out=results[before.shape[1]][:rows])
+
+    return run
 
 
 def laplacian(coordinates: int) -> Problem:
@@ -268,21 +309,27 @@ def _smallest(work: Callable[[], object], settings: TimingSettings) -> tuple[flo
     return min(taken), len(taken)
 
 
-def time_derivatives(problem: Problem, size: Size, settings: TimingSettings) -> Iterator[dict[str, str | float]]:
+def time_derivatives(
+    problem: Problem, size: Size, settings: TimingSettings, methods: Collection[str] = tuple(METHODS)
+) -> Iterator[dict[str, str | float]]:
     """Seconds of one training step with each method, without and with the backward pass.
 
     Args:
         problem: the problem.
         size: of network, points and tasks.
         settings: how the time is taken.
+        methods: which of `METHODS` to time, ``forward`` among them.
 
     Yields:
-        one row of the table per method and pass; ``ratio_to_forward`` says how many times the seconds of the
-        one-pass forward mode these are.
+        one row of the table per method and pass, the last for the bare matrix products of the one-pass forward
+        mode; ``ratio_to_forward`` says how many times the seconds of a step with that mode these are.
     """
     step = TrainingStep.draw(problem, size, settings.dtype, settings.seed)
+    products = matrix_products(step)
     for chosen in PASSES:
-        measured = {name: _smallest(partial(step.run, method, chosen), settings) for name, method in METHODS.items()}
+        works = {name: partial(step.run, METHODS[name], chosen) for name in methods}
+        works[PRODUCTS] = partial(products, chosen)
+        measured = {name: _smallest(work, settings) for name, work in works.items()}
         for name, (seconds, repeats) in measured.items():
             yield {
                 "problem": problem.name,

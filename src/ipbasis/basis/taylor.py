@@ -1,146 +1,165 @@
-"""Derivatives of a tanh network along its inputs, all in one forward pass.
+"""tanh of truncated Taylor polynomials in several variables ("jets"), and the gradient by its argument.
 
-Each layer carries the value, the first tangents and the second tangents that are asked for (truncated
-multivariate Taylor polynomials, "hyper-dual numbers"); one matrix product per layer serves all of them.
-The backward pass is written out too, so that autograd records one node instead of a graph of small ones.
+A polynomial is carried as its derivatives, one tensor ("stream") per multi-index. tanh solves ``y' = 1 - y²``,
+so that with the slope ``s = 1 - y²`` everything follows from Leibniz' rule for products:
+
+    derivatives    y_{α+i} = Dᵅ(s zᵢ) = Σ_γ C(α, γ) s_γ z_{α-γ+i}
+    gradient       ∂y_α / ∂z_β = C(α, β) s_{α-β}        because   δ(Dᵅ y) = Dᵅ(s δz)
+    slope          s_γ = -Dᵞ(y²) = -2 h_γ               for γ ≠ (),   h_γ = y y_γ + products of lower derivatives
+
+``C(α, γ)`` is the number of ways to choose γ among the coordinates of α. The gradient needs y alone.
+
+Reference: Griewank & Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 13.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ipbasis.equations import MultiIndex
 from ipbasis.errors import InputError
 
-HIGHEST_ORDER = 2
+HIGHEST_ORDER = 4
+
+# (a, b, c): c times the product of the streams number a and b
+Terms = tuple[tuple[int, int, int], ...]
+Factors = Sequence[Tensor] | dict[int, Tensor]
+
+
+def _splits(index: MultiIndex) -> Counter[tuple[MultiIndex, MultiIndex]]:
+    """Into which pairs a multi-index can be split, and in how many ways: the terms of Leibniz' rule."""
+    places = range(len(index))
+    chosen = [set(part) for size in range(len(index) + 1) for part in combinations(places, size)]
+    return Counter(
+        (tuple(index[p] for p in places if p in part), tuple(index[p] for p in places if p not in part))
+        for part in chosen
+    )
 
 
 @lru_cache
 def streams(indices: tuple[MultiIndex, ...]) -> tuple[MultiIndex, ...]:
-    """The derivatives to carry so that the given ones can be formed: value, first, then second order.
+    """The derivatives to carry so that the given ones can be formed: all parts of them, the lower orders first.
 
     Raises:
-        InputError: for a derivative of higher order than 2.
+        InputError: for a derivative of higher order than 4.
     """
     needed: set[MultiIndex] = {()}
     for index in indices:
         if len(index) > HIGHEST_ORDER:
             raise InputError(f"derivatives of order {len(index)} are not supported, at most {HIGHEST_ORDER}")
-        needed |= {tuple(sorted(index)), *((i,) for i in index)}
+        needed |= {part for part, _ in _splits(tuple(sorted(index)))}
     return tuple(sorted(needed, key=lambda index: (len(index), index)))
 
 
-@lru_cache
-def _second_order(order: tuple[MultiIndex, ...]) -> tuple[tuple[int, int, int], ...]:
-    """For each second derivative: its stream and the streams of its two first derivatives."""
-    return tuple((k, order.index(i[:1]), order.index(i[1:])) for k, i in enumerate(order) if len(i) == 2)
-
-
-def _tanh(carried: Tensor, order: tuple[MultiIndex, ...]) -> tuple[Tensor, Tensor]:
-    """tanh of a Taylor polynomial, and its slope 1 - tanh².
-
-    y = tanh z,  yᵢ = s zᵢ,  yᵢⱼ = s (zᵢⱼ - 2 y zᵢ zⱼ)  with  s = 1 - y².
-    """
-    value = torch.tanh(carried[0])
-    slope = torch.rsub(value.square(), 1)
-    out = carried * slope
-    out[0] = value
-    seconds = _second_order(order)
-    if seconds:
-        streams = out.unbind()
-        tangents = carried.unbind()
-        for k, i, j in seconds:
-            # stream i of the result already holds s zᵢ
-            streams[k].addcmul_(streams[i] * tangents[j], value, value=-2)
-    return out, slope
-
-
-def _tanh_backward(
-    grad: Tensor, carried: Tensor, value: Tensor, slope: Tensor, order: tuple[MultiIndex, ...]
-) -> Tensor:
-    """Gradient by the argument of `_tanh`, given the gradient by its result.
-
-    ∂y/∂z = s,  ∂yᵢ/∂z = -2 y s zᵢ,  ∂yᵢⱼ/∂z = s (-2 y zᵢⱼ - 2 (1 - 3 y²) zᵢ zⱼ),
-    ∂yᵢ/∂zᵢ = s,  ∂yᵢⱼ/∂zᵢ = -2 y s zⱼ,  ∂yᵢⱼ/∂zᵢⱼ = s.
-    """
-    out = grad.clone()
-    if len(order) == 1:
-        return out.mul_(slope)
-    results, grads, tangents = out.unbind(), grad.unbind(), carried.unbind()
-    by_slope = (grad[1:] * carried[1:]).sum(0)
-    for k, i, j in _second_order(order):
-        weighted = grads[k] * value
-        results[i].addcmul_(weighted, tangents[j], value=-2)
-        results[j].addcmul_(weighted, tangents[i], value=-2)
-        # -2 (1 - 3 y²) zᵢ zⱼ in two parts: 6 y² zᵢ zⱼ = -2 y (-3 y zᵢ zⱼ), and -2 zᵢ zⱼ
-        by_slope.addcmul_(weighted * tangents[i], tangents[j], value=-3)
-        results[0].addcmul_(grads[k] * tangents[i], tangents[j], value=-2)
-    results[0].addcmul_(by_slope, value, value=-2)
-    return out.mul_(slope)
-
-
-class _TanhNetwork(torch.autograd.Function):
-    """See `tanh_network`; gradients by weights and biases, not by the points."""
-
-    @staticmethod
-    def forward(ctx, points: Tensor, order: tuple[MultiIndex, ...], *layers: Tensor) -> Tensor:
-        weights, biases = layers[::2], layers[1::2]
-        firsts = [index[0] for index in order if len(index) == 1]
-        carried = points.new_zeros(len(order), len(points), weights[0].shape[0])
-        torch.addmm(biases[0], points, weights[0].T, out=carried[0])
-        carried[1 : 1 + len(firsts)] = weights[0].T[firsts].unsqueeze(1)
-        inputs, preactivations, slopes = [], [carried], []
-        out, slope = _tanh(carried, order)
-        for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            if any(ctx.needs_input_grad):
-                inputs.append(out)
-                slopes.append(slope)
-            carried = (out.flatten(0, 1) @ weight.T).view(len(order), len(points), -1)
-            carried[0] += bias
-            if any(ctx.needs_input_grad):
-                preactivations.append(carried)
-            out, slope = _tanh(carried, order)
-        if any(ctx.needs_input_grad):
-            ctx.order, ctx.firsts = order, firsts
-            ctx.inputs, ctx.preactivations, ctx.slopes = inputs, preactivations, [*slopes, slope]
-            ctx.save_for_backward(points, out, *weights[1:])
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        points, out, *weights = ctx.saved_tensors
-        outputs = [*ctx.inputs, out]
-        grads: list[Tensor] = []
-        for layer in range(len(weights), -1, -1):
-            grad = _tanh_backward(grad, ctx.preactivations[layer], outputs[layer][0], ctx.slopes[layer], ctx.order)
-            if layer == 0:
-                break
-            flat, inputs = grad.flatten(0, 1), outputs[layer - 1].flatten(0, 1)
-            grads[:0] = [flat.T @ inputs, grad[0].sum(0)]
-            grad = (flat @ weights[layer - 1]).view(len(grad), len(points), -1)
-        by_weight = grad[0].T @ points
-        for stream, coordinate in enumerate(ctx.firsts, start=1):
-            by_weight[:, coordinate] += grad[stream].sum(0)
-        return None, None, by_weight, grad[0].sum(0), *grads
-
-
-def tanh_network(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], points: Tensor, order: tuple[MultiIndex, ...]
-) -> Tensor:
-    """Value and derivatives of a network whose every layer is an affine map followed by tanh.
+@dataclass(frozen=True)
+class Rules:
+    """What Leibniz' rule says for a set of streams, as numbers of streams; each with one entry per stream.
 
     Args:
-        weights: per layer (width out, width in).
-        biases: per layer (width out,).
-        points: (n, d) inputs; no gradient is taken by them.
-        order: the derivatives to carry, from `streams`.
-
-    Returns:
-        (streams, n, width) in the given order.
+        order: the streams.
+        halves: of ``h_γ``, the products beside ``y y_γ``.
+        results: of ``y_α``, the products ``h_γ z`` beside ``s z_α``.
+        gradients: of the gradient by ``z_β``, the products of ``h_γ`` and the gradient by ``y_{β+γ}``.
+        slopes: whether the results need its ``h``.
     """
-    layers = [tensor for layer in zip(weights, biases, strict=True) for tensor in layer]
-    return _TanhNetwork.apply(points, order, *layers)
+
+    order: tuple[MultiIndex, ...]
+    halves: tuple[Terms, ...]
+    results: tuple[Terms, ...]
+    gradients: tuple[Terms, ...]
+    slopes: tuple[bool, ...]
+
+    @property
+    def coordinates(self) -> list[int]:
+        """Those of the first derivatives, which are the streams from number 1 on."""
+        return [index[0] for index in self.order if len(index) == 1]
+
+
+@lru_cache
+def leibniz_rules(order: tuple[MultiIndex, ...]) -> Rules:
+    """The rules for streams in the order that `streams` gives."""
+    number = {index: k for k, index in enumerate(order)}
+
+    def half(index: MultiIndex) -> Terms:
+        # Dᵞ(y²) has a pair in both sequences, and a square once, but in an even number of ways
+        splits = [(number[a], number[b], ways) for (a, b), ways in _splits(index).items() if a and b]
+        return tuple((a, b, ways if a < b else ways // 2) for a, b, ways in splits if a <= b)
+
+    def result(index: MultiIndex) -> Terms:
+        if not index:
+            return ()
+        last = min(index, key=index.count)  # any would do; the rarest leaves the fewest terms
+        place = index.index(last)
+        splits = _splits(index[:place] + index[place + 1 :]).items()
+        return tuple((number[g], number[tuple(sorted((*rest, last)))], -2 * ways) for (g, rest), ways in splits if g)
+
+    def gradient(index: MultiIndex) -> Terms:
+        splits = [
+            (k, g, ways) for k, above in enumerate(order) for (g, rest), ways in _splits(above).items() if rest == index
+        ]
+        return tuple((number[g], k, -2 * ways) for k, g, ways in splits if g)
+
+    results = tuple(map(result, order))
+    used = {slope for terms in results for slope, _, _ in terms}
+    slopes = tuple(stream in used for stream in range(len(order)))
+    return Rules(order, tuple(map(half, order)), results, tuple(map(gradient, order)), slopes)
+
+
+def _add_products(target: Tensor, terms: Terms, left: Factors, right: Factors) -> None:
+    for a, b, factor in terms:
+        target.addcmul_(left[a], right[b], value=factor)
+
+
+def _value(argument: Tensor, out: Tensor) -> Tensor:
+    """tanh of numbers."""
+    if argument.dtype == torch.float32 and argument.device.type == "cpu":
+        # tanh z = 2 σ(2z) - 1 takes a third of the time of torch.tanh, and is good to 2e-7
+        return torch.mul(argument, 2, out=out).sigmoid_().mul_(2).sub_(1)
+    return torch.tanh(argument, out=out)
+
+
+def _slope(value: Tensor) -> Tensor:
+    return torch.addcmul(value.new_ones(()), value, value, value=-1)
+
+
+def tanh(carried: Tensor, rules: Rules, out: Tensor) -> None:
+    """tanh of Taylor polynomials.
+
+    Args:
+        carried: (streams, ...) the polynomials.
+        rules: of the streams.
+        out: receives the result, of the same shape.
+    """
+    arguments, results = carried.unbind(), out.unbind()
+    value = _value(arguments[0], results[0])
+    torch.mul(carried[1:], _slope(value), out=out[1:])
+    halves: dict[int, Tensor] = {}
+    for stream in range(1, len(results)):
+        _add_products(results[stream], rules.results[stream], halves, arguments)
+        if rules.slopes[stream]:
+            halves[stream] = value * results[stream]
+            _add_products(halves[stream], rules.halves[stream], results, results)
+
+
+def tanh_backward(grad: Tensor, result: Tensor, rules: Rules) -> None:
+    """Turns the gradient by a result of `tanh` into the one by its argument, in place.
+
+    Args:
+        grad: (streams, ...), overwritten.
+        result: of `tanh`, of the same shape.
+        rules: of the streams.
+    """
+    results, grads = result.unbind(), grad.unbind()
+    halves = dict(enumerate((result[1:] * results[0]).unbind(), start=1))
+    for stream, half in halves.items():
+        _add_products(half, rules.halves[stream], results, results)
+    slope = _slope(results[0])
+    # the lower orders come first: what they draw on still is the gradient by the result
+    for by_argument, terms in zip(grads, rules.gradients, strict=True):
+        by_argument.mul_(slope)
+        _add_products(by_argument, terms, halves, grads)

@@ -13,6 +13,7 @@ _METHODS = {
     "reverse_batched": ("reverse mode, all features at once (vmap)", "#D55E00", "s"),
     "nested_jvp": ("forward mode, nested torch.func.jvp", "#56B4E9", "^"),
     "forward": ("forward mode, one pass (ipbasis)", COLOURS["ipbasis"], "D"),
+    "matrix_products": ("matrix products of the one pass alone", COLOURS["published"], "x"),
 }
 
 
@@ -26,8 +27,8 @@ def plot_derivatives(table: pd.DataFrame) -> Figure:
     step = table[table["pass"] == "forward_backward"]
     sweep = step[step["problem"] == "laplacian"]
     counts = sorted(sweep["features"].unique())
-    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.25])
+    figure = Figure(figsize=(14.5, 5.2), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1.35, 1])
     left.suptitle("published problems (n×: times the one-pass forward mode)", fontsize=10)
     right.suptitle("second derivatives along every coordinate", fontsize=10)
     _bars(left.subplots(), step[step["problem"] != "laplacian"])
@@ -36,24 +37,24 @@ def plot_derivatives(table: pd.DataFrame) -> Figure:
         _lines(axes, sweep[sweep["features"] == count])
         axes.set_title(f"of {_count(count, 'feature')}", fontsize=10)
     panels[0].set_ylabel("seconds per training step")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     return figure
 
 
 def _bars(axes: Axes, step: pd.DataFrame) -> None:
-    """One group of bars per problem; above each how many times the seconds of the one-pass forward mode."""
-    groups = list(step.groupby("problem", sort=False))
+    """One group of bars per problem and size; above each how many times the seconds of the one-pass forward mode."""
+    groups = [group.set_index("method") for _, group in step.groupby(["problem", "points"], sort=False)]
     width = 0.8 / len(_METHODS)
-    for number, (method, (_, colour, _)) in enumerate(_METHODS.items()):
-        rows = [group.set_index("method").loc[method] for _, group in groups]
-        places = np.arange(len(groups)) + (number - (len(_METHODS) - 1) / 2) * width
-        axes.bar(places, [row["seconds"] for row in rows], 0.94 * width, color=colour)
-        for place, row in zip(places, rows, strict=True):
+    for place, group in enumerate(groups):
+        # side by side about the middle: not every method is timed at every size
+        timed = [method for method in _METHODS if method in group.index]
+        for number, method in enumerate(timed):
+            row, middle = group.loc[method], place + (number - (len(timed) - 1) / 2) * width
+            axes.bar(middle, row["seconds"], 0.94 * width, color=_METHODS[method][1])
             ratio = row["ratio_to_forward"]
-            text = f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
-            axes.annotate(text, (place, row["seconds"]), (0, 2), textcoords="offset points", ha="center", fontsize=8)
-    labels = [_description(problem, group.iloc[0]) for problem, group in groups]
-    axes.set_xticks(range(len(groups)), labels, fontsize=8)
+            text = f"{ratio:.2g}×" if ratio < 10 else f"{ratio:.0f}×"
+            axes.annotate(text, (middle, row["seconds"]), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+    axes.set_xticks(range(len(groups)), [_description(group.iloc[0]) for group in groups], fontsize=8)
     axes.set_yscale("log")
     axes.margins(y=0.1)
     axes.set_ylabel("seconds per training step")
@@ -61,9 +62,9 @@ def _bars(axes: Axes, step: pd.DataFrame) -> None:
     axes.set_axisbelow(True)
 
 
-def _description(problem: str, row: pd.Series) -> str:
+def _description(row: pd.Series) -> str:
     sizes = [_count(row[f"{noun}s"], noun) for noun in ("coordinate", "feature", "point")]
-    return "\n".join([problem.replace("_", " "), *sizes])
+    return "\n".join([row["problem"].replace("_", " "), *sizes])
 
 
 def _count(number: int, noun: str) -> str:
