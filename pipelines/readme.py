@@ -136,6 +136,8 @@ def basis_table() -> str:
     keys = ["problem", "basis"]
     needed = size[size["relative_l2"] == 0.01].rename(columns={"functions": "functions for 1 %"})
     table = online.merge(quality, on=[*keys, "functions"]).merge(needed[[*keys, "functions for 1 %"]], on=keys)
+    seconds = table["train_seconds"]
+    table["train_seconds"] = seconds.round().where(seconds > 10, seconds)
     names = {
         "functions": "functions",
         "relative_l2": "error",
@@ -156,10 +158,14 @@ def features_table() -> str:
         "rank": "rank",
         "condition_number": "condition number",
         "mean_correlation": "mean correlation",
-        "largest_correlation": "largest correlation",
         "relative_l2": "error",
     }
-    return markdown(_spaced(_named(table))[["problem", "basis", "stage", *names]].rename(columns=names))
+    table["condition_number"] = table["condition_number"].map("{:.2g}".format)
+    keys = ["problem", "basis"]
+    raw, compressed = (table.loc[table["stage"] == stage, [*keys, *names]] for stage in ("raw", "compressed"))
+    raw = raw.rename(columns={**names, "functions": "features"})
+    compressed = compressed.drop(columns="rank").rename(columns={name: f"{text} after" for name, text in names.items()})
+    return markdown(_spaced(_named(raw.merge(compressed, on=keys))))
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:

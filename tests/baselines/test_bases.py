@@ -87,7 +87,7 @@ def test_polynomials_are_orthonormal_and_each_holds_those_of_lower_degree(exact)
 
 
 def test_pod_is_the_best_basis_of_every_size_for_the_solutions_it_is_of(exact, basis):
-    """Eckart & Young: no other functions leave a smaller mean square error. The trained ones come close to it."""
+    """Eckart & Young: no other functions leave a smaller mean square error."""
     resolved, seen = exact
     quadrature = resolved.quadrature()
     weights, values = quadrature.weights.numpy(), resolved(quadrature.points)[()].numpy()
@@ -106,7 +106,7 @@ def test_pod_is_the_best_basis_of_every_size_for_the_solutions_it_is_of(exact, b
 
 def test_pod_of_few_solutions_has_no_functions_of_rounding_errors(exact):
     resolved, seen = exact
-    assert proper_orthogonal(resolved, seen[:4], 30).shape == (resolved.features, 4)
+    assert proper_orthogonal(resolved, seen[[0, 1, 2, 3, 2, 1]], 30).shape == (resolved.features, 4)
 
 
 def test_pod_solves_the_equation_for_unseen_tasks(oscillator, exact):

@@ -249,7 +249,7 @@ def no_published_basis(monkeypatch):
 
 @pytest.mark.usefixtures("no_published_basis")
 def test_basis_quality_writes_its_tables_and_figure(place):
-    chosen = settings("basis_quality", "profile=smoke")
+    chosen = settings("basis_quality", "profile=smoke", "functions=[3,5,8,10,20]")
     chosen["cells"] = {"damped_oscillator": {"noise": 1, "number": 100}}
     chosen["sizes"]["damped_oscillator"] = {"tasks": 50, "solutions": 200, "queries": 40, "points": 40}
     tracker = Recorder()
