@@ -10,7 +10,7 @@ import pandas as pd
 from click.testing import CliRunner
 
 from ipbasis.cli import main as command_line
-from ipbasis.evaluation.tables import SOURCES
+from ipbasis.evaluation.tables import BASES, SOURCES
 from ipbasis.files import replacing_file
 from pipelines.common import REPORTS, ROOT
 from pipelines.outputs import markdown
@@ -128,6 +128,51 @@ def throughput_table() -> str:
     return markdown(_spaced(fastest.assign(**whole))[["problem", *names]].rename(columns=names))
 
 
+def basis_table() -> str:
+    """Error, cost and estimates of as many functions of each basis, ours and those that need no training."""
+    quality, size, online = (
+        pd.read_csv(REPORTS / "tables" / f"basis_{kind}.csv") for kind in ("quality", "size", "online")
+    )
+    keys = ["problem", "basis"]
+    needed = size[size["relative_l2"] == 0.01].rename(columns={"functions": "functions for 1 %"})
+    table = online.merge(quality, on=[*keys, "functions"]).merge(needed[[*keys, "functions for 1 %"]], on=keys)
+    seconds = table["train_seconds"]
+    table["train_seconds"] = seconds.round().where(seconds > 10, seconds)
+    names = {
+        "functions": "functions",
+        "relative_l2": "error",
+        "residual_mse": "residual, mean square",
+        "functions for 1 %": "functions for 1 %",
+        "train_seconds": "seconds to make",
+        "clean_abs_error": "error of estimates, no noise",
+        "error_over_cramer_rao": "error / bound, noise",
+    }
+    return markdown(_spaced(_named(table))[[*keys, *names]].rename(columns=names))
+
+
+def features_table() -> str:
+    """Rank, condition and correlation of the features of each network, and what compression makes of them."""
+    table = pd.read_csv(REPORTS / "tables" / "basis_features.csv")
+    names = {
+        "functions": "functions",
+        "rank": "rank",
+        "condition_number": "condition number",
+        "mean_correlation": "mean correlation",
+        "relative_l2": "error",
+    }
+    table["condition_number"] = table["condition_number"].map("{:.2g}".format)
+    keys = ["problem", "basis"]
+    raw, compressed = (table.loc[table["stage"] == stage, [*keys, *names]] for stage in ("raw", "compressed"))
+    raw = raw.rename(columns={**names, "functions": "features"})
+    compressed = compressed.drop(columns="rank").rename(columns={name: f"{text} after" for name, text in names.items()})
+    return markdown(_spaced(_named(raw.merge(compressed, on=keys))))
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """The names of bases in words, ours in bold."""
+    return table.assign(basis=table["basis"].map({**BASES, "ipbasis": f"**{BASES['ipbasis']}**"}))
+
+
 def _spaced(table: pd.DataFrame) -> pd.DataFrame:
     """The names of problems as words."""
     return table.assign(problem=table["problem"].str.replace("_", " "))
@@ -159,6 +204,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy table": accuracy_table,
     "search table": search_table,
     "throughput table": throughput_table,
+    "basis table": basis_table,
+    "features table": features_table,
 }
 EXAMPLES = ("damped_oscillator", "lotka_volterra", "lotka_volterra_unknown_terms", "quantum_oscillator")
 

@@ -47,7 +47,7 @@ def _targets(parameters: Mapping) -> list[list[str]]:
 
 
 # These stages take the bases of all problems: they run when the others are done.
-_STUDIES = [["accuracy_limit"], ["convergence_basin", "throughput"]]
+_STUDIES = [["accuracy_limit", "basis_quality"], ["convergence_basin", "throughput"]]
 
 
 def smoke(target: Path) -> None:

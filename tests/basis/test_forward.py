@@ -80,6 +80,22 @@ def test_accuracy_without_reference_has_no_solution_error(basis, oscillator):
     assert 0 < accuracy.residual < 1e-6
 
 
+def test_the_first_functions_are_evaluated_as_if_there_were_no_others(lotka_volterra_basis):
+    """Of every field: conditions hold the functions of all fields side by side."""
+    basis = lotka_volterra_basis
+    solver = ForwardProblem(basis.problem, FORWARD.model_copy(update={"linearise": "reference"}), torch.float64)
+
+    def first(points, indices):
+        return {index: values[:, :5] for index, values in basis.feature_map(points, indices).items()}
+
+    points = basis.quadrature.points
+    expected, found = solver.evaluate(first, points), solver.evaluate(basis.feature_map, points).first(5)
+    assert torch.equal(found.condition_rows, expected.condition_rows)
+    assert found.condition_rows.abs().amax(0).min() > 0
+    assert found.features.keys() == expected.features.keys()
+    assert all(torch.equal(found.features[index], expected.features[index]) for index in expected.features)
+
+
 def test_basis_spans_the_solutions(basis):
     assert basis.record.accuracy.solution < 1e-9
     assert basis.record.functions < 20

@@ -7,8 +7,10 @@ import pytest
 from ipbasis import estimate
 from ipbasis.evaluation import figures
 from ipbasis.evaluation.metrics import (
+    approximation_errors,
     coverage,
     cramer_rao,
+    dependence,
     ideal_errors,
     identifiable,
     parameter_errors,
@@ -60,6 +62,38 @@ def test_a_query_is_identifiable_where_every_interval_is_narrower_than_its_range
     ranges = np.array([[0.0, 1.0], [-2.0, 2.0]])
     bound = np.array([[0.25, 1.0], [0.26, 0.1], [0.1, 1.03], [0.1, np.inf]])
     assert identifiable(bound, ranges).tolist() == [True, False, False, False]
+
+
+def test_dependence_is_taken_in_the_mean_over_the_domain():
+    """Of functions with known products: 1 and cos x + 1 over a period, two copies of one, and a tiny one."""
+    x = 2 * np.pi * np.arange(40) / 40
+    weights = np.full(40, 1 / 40)
+    found = dependence(np.stack([np.ones(40), 1 + np.cos(x)], axis=1), weights, 1e-10)
+    # Gram matrix [[1, 1], [1, 3/2]]
+    high, low = (2.5 + np.sqrt(4.25)) / 2, (2.5 - np.sqrt(4.25)) / 2
+    assert found["condition_number"] == pytest.approx(np.sqrt(high / low))
+    assert found["largest_correlation"] == found["mean_correlation"] == pytest.approx(1 / np.sqrt(1.5))
+    assert found["rank"] == 2
+    functions = np.stack([np.cos(x), -np.cos(x), 1e-11 * np.sin(x)], axis=1)
+    found = dependence(functions, weights, 1e-10)
+    assert (found["rank"], found["largest_correlation"]) == (1, pytest.approx(1))
+    assert found["mean_correlation"] == pytest.approx(1 / 3)
+    assert found["condition_number"] > 1e10
+    # where the weight is does count
+    assert dependence(np.array([[1.0, 1.0], [1.0, -1.0]]), np.array([1.0, 0.0]), 1e-10)["rank"] == 1
+
+
+def test_approximation_errors_are_those_of_least_squares():
+    rng = np.random.default_rng(0)
+    features, truth, weights = rng.normal(size=(30, 4)), rng.normal(size=(5, 30, 2)), rng.uniform(0.5, 1, 30)
+    root = np.sqrt(weights)[:, None]
+    for count, found in enumerate(approximation_errors(features, weights, truth), start=1):
+        relative = []
+        for values in truth * root:
+            chosen = features[:, :count] * root
+            left = values - chosen @ np.linalg.lstsq(chosen, values, rcond=None)[0]
+            relative.append((left**2).sum() / (values**2).sum())
+        assert found == pytest.approx(np.sqrt(np.mean(relative)))
 
 
 def test_published_columns_come_first_and_sources_in_order():

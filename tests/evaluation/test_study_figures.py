@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipbasis.evaluation.study_figures import plot_accuracy, plot_convergence, plot_coverage, plot_throughput
+from ipbasis.evaluation.study_figures import (
+    plot_accuracy,
+    plot_basis_quality,
+    plot_convergence,
+    plot_coverage,
+    plot_throughput,
+)
 
 PROBLEMS = ["damped_oscillator", "lotka_volterra"]
 
@@ -71,3 +77,27 @@ def test_throughput_shows_a_line_per_layout_and_number_and_the_aims():
     assert list(second.get_lines()[0].get_ydata()) == [100, 1000]
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(texts) == len(set(texts)) == 4 + 1 + 2
+
+
+def test_basis_quality_shows_curves_as_far_as_they_compare_and_estimates_of_each_basis():
+    bases = ["ipbasis", "pod", "chebyshev"]
+    quality = pd.DataFrame(list(product(PROBLEMS, bases, [5, 10, 40])), columns=["problem", "basis", "functions"])
+    quality = quality[(quality["basis"] != "ipbasis") | (quality["functions"] < 40)]
+    quality = quality.assign(relative_l2=1 / quality["functions"])
+    online = pd.DataFrame(list(product(PROBLEMS, bases)), columns=["problem", "basis"])
+    online = online.assign(functions=10, observations=100, noise_percent=1)
+    online = online.assign(error_over_cramer_rao=0.7, clean_error_over_cramer_rao=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    figure = plot_basis_quality(quality, online, {"damped_oscillator": {"functions": 30, "relative_l2": 1e-3}})
+    first, second, below, beside = figure.axes
+    assert first.get_title() == "damped oscillator"
+    # up to 1.3 times what is asked for, or what the trained basis has
+    ours, pod, _, aim = first.get_lines()
+    assert (list(ours.get_xdata()), list(ours.get_ydata())) == ([5, 10], [0.2, 0.1])
+    assert list(pod.get_xdata()) == [5, 10]
+    assert (list(aim.get_xdata()), list(aim.get_ydata())) == ([0, 30], [1e-3, 1e-3])
+    assert len(second.get_lines()) == 3
+    assert second.get_xlim()[1] == pytest.approx(13)
+    assert [line.get_ydata()[0] for line in beside.get_lines()[:6]] == [0.7, 0.4, 0.7, 0.5, 0.7, 0.6]
+    assert [text.get_text() for text in below.get_xticklabels()] == ["10"] * 3
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(texts) == len(set(texts)) == 3 + 1 + 3

@@ -101,7 +101,7 @@ def test_pinn_and_ipbasis_answer_the_same_queries(pipeline, problem):
 def test_tables_of_all_problems_together_are_there(pipeline):
     assert set(table(pipeline, "derivatives")["method"]) >= {"reverse_loop", "forward"}
     assert len(table(pipeline, "published_data")) > 0
-    for name in ("accuracy_limit", "coverage", "false_ok", "convergence_basin", "throughput"):
+    for name in ("accuracy_limit", "coverage", "false_ok", "convergence_basin", "throughput", "basis_quality"):
         assert set(table(pipeline, name)["problem"]) == {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
 
 
@@ -121,7 +121,7 @@ def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
     (parent,) = [r for r in found if r.data.tags["role"] == "parent"]
     stages = {r.data.tags["dvc_stage"].split("@")[0]: r for r in found if r.data.tags["role"] == "child"}
     named = {"simulate", "train", "offline", "query", "pinn", "least_squares", "compare"}
-    named |= {"accuracy_limit", "convergence_basin", "throughput"}
+    named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput"}
     assert set(stages) == named | {"derivatives", "published_data"}
     for run in stages.values():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id

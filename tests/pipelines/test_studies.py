@@ -11,8 +11,9 @@ from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.inverse.estimate import estimate
 from ipbasis.problem import Tasks
-from pipelines import accuracy_limit, convergence_basin, throughput
+from pipelines import accuracy_limit, basis_quality, convergence_basin, throughput
 from pipelines.accuracy_limit import Answer, accuracy_rows, coverage_rows, false_ok_row, out_of_range
+from pipelines.common import MODELS
 from pipelines.studies import Queries, draw, unit_bounds
 
 PROBLEMS = {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
@@ -20,7 +21,7 @@ PROBLEMS = {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
 
 @pytest.mark.parametrize("profile", [path.stem for path in (CONF / "profile").glob("*.yaml")])
 def test_every_profile_gives_sizes_for_every_problem(profile):
-    for name in ("accuracy_limit", "convergence_basin"):
+    for name in ("accuracy_limit", "convergence_basin", "basis_quality"):
         chosen = settings(name, f"profile={profile}")
         assert set(chosen["sizes"]) == set(chosen["cells"]) == set(chosen["drawn"]) == PROBLEMS
     chosen = settings("throughput", f"profile={profile}")
@@ -227,6 +228,59 @@ def test_throughput_writes_table_and_figure(place):
     assert table["times_faster"].to_numpy() == pytest.approx(ratio.to_numpy(), rel=1e-4)
     assert (table["error_over_cramer_rao"] < 4).all()
     assert (place / "figures" / "throughput.png").stat().st_size > 10_000
+
+
+def test_functions_are_counted_up_to_the_error_that_is_asked_for():
+    curves = {
+        "pod": np.array([0.5, 0.09, 0.01]),
+        "ipbasis": np.array([0.5, 0.3, 0.1]),
+        "chebyshev": np.array([0.9, 0.8]),
+    }
+    rows = pd.DataFrame(basis_quality.size_rows(curves, [0.1, 0.01])).set_index(["relative_l2", "basis"])
+    assert rows["functions"].to_list() == pytest.approx([2, 3, np.nan, 3, np.nan, np.nan], nan_ok=True)
+    assert rows.loc[(0.1, "ipbasis"), "times_pod"] == 1.5
+
+
+@pytest.fixture
+def no_published_basis(monkeypatch):
+    """The basis for real queries in the place of that of the published recipe, which is not in the repository."""
+    monkeypatch.setattr(basis_quality, "recipe_directory", lambda problem, *_: MODELS / problem / "best")
+
+
+@pytest.mark.usefixtures("no_published_basis")
+def test_basis_quality_writes_its_tables_and_figure(place):
+    chosen = settings("basis_quality", "profile=smoke", "functions=[3,5,8,10,20]")
+    chosen["cells"] = {"damped_oscillator": {"noise": 1, "number": 100}}
+    chosen["sizes"]["damped_oscillator"] = {"tasks": 50, "solutions": 200, "queries": 40, "points": 40}
+    tracker = Recorder()
+    basis_quality.work(chosen, tracker)
+    quality, features, size, online = (
+        pd.read_csv(place / "tables" / f"basis_{kind}.csv") for kind in ("quality", "features", "size", "online")
+    )
+    assert quality.columns[:6].tolist() == [
+        *("problem", "basis", "functions", "relative_l2", "residual_mse", "train_seconds")
+    ]
+    bases = ["ipbasis", "paper_recipe", "pod", "chebyshev", "random_features"]
+    assert quality["basis"].unique().tolist() == size["basis"].unique().tolist() == online["basis"].tolist() == bases
+    few = quality[quality["functions"] <= 10]
+    errors = few.pivot(index="functions", columns="basis", values="relative_l2")
+    # best by far for the solutions it was made of, and for unseen ones up to chance
+    assert (errors.drop(columns="pod").min(axis=1) > 0.5 * errors["pod"]).all()
+    assert (errors["chebyshev"] > 1.2 * errors["pod"]).all()
+    assert (errors.diff().iloc[1:] < 0).all(axis=None)
+    seconds = quality.groupby("basis")["train_seconds"].first()
+    assert seconds["chebyshev"] == 0
+    assert (seconds.drop("chebyshev") > 0).all()
+    by_stage = features.groupby("stage")["condition_number"]
+    assert by_stage.min()["raw"] > 1e6
+    assert by_stage.max()["compressed"] < 1.1
+    assert set(features["basis"]) == {"ipbasis", "paper_recipe", "random_features"}
+    assert (size.groupby("basis")["functions"].apply(lambda counts: counts.is_monotonic_increasing)).all()
+    # every basis serves the solver
+    assert (online["clean_abs_error"] < 1e-4).all()
+    assert online["error_over_cramer_rao"].to_numpy() == pytest.approx(np.full(5, 0.7), abs=0.25)
+    assert (place / "figures" / "basis_quality.png").stat().st_size > 10_000
+    assert len(tracker.paths) == 5
 
 
 def test_queries_of_a_study_are_drawn_from_its_ranges():

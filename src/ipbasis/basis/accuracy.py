@@ -1,13 +1,78 @@
 """How accurate a basis is: forward solutions of unseen tasks within its span."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from ipbasis.basis.artefact import Accuracy
-from ipbasis.basis.forward import ForwardProblem, ForwardSettings
+from ipbasis.basis.forward import Evaluated, ForwardProblem, ForwardSettings, JetValues
 from ipbasis.basis.operators import FeatureMap
 from ipbasis.basis.quadrature import Quadrature
 from ipbasis.problem import Problem, Tasks
+
+
+@dataclass(frozen=True)
+class TaskErrors:
+    """How well the span of features solves the forward problem of each task; means over the domain.
+
+    Args:
+        size: (tasks,) mean square of the solution, summed over the fields.
+        residual: (tasks,) mean square of the residual, summed over the equations.
+        solution: (tasks,) mean square error of the solution; None without a reference.
+        approximation: (tasks,) the smallest mean square error that any readouts leave; None without a reference.
+    """
+
+    size: Tensor
+    residual: Tensor
+    solution: Tensor | None
+    approximation: Tensor | None
+
+    def accuracy(self) -> Accuracy:
+        """Figures of the relative residual and the relative error over the tasks."""
+
+        def rms(squares: Tensor | None) -> float | None:
+            return None if squares is None else (squares / self.size).mean().sqrt().item()
+
+        residual = (self.residual / self.size).sqrt()
+        return Accuracy(
+            residual=rms(self.residual),
+            worst_residual=residual.max().item(),
+            median_residual=residual.median().item(),
+            solution=rms(self.solution),
+            approximation=rms(self.approximation),
+        )
+
+
+def task_errors(
+    solver: ForwardProblem,
+    evaluated: Evaluated,
+    quadrature: Quadrature,
+    tasks: Tasks,
+    truth: np.ndarray | None,
+    reference: JetValues | None = None,
+) -> TaskErrors:
+    """Solve the forward problem of unseen tasks in the span of features and measure the errors of each.
+
+    Args:
+        solver: the forward problem.
+        evaluated: features as the solver evaluates them, at the points of `quadrature`.
+        quadrature: where residual and error are taken.
+        tasks: unseen tasks.
+        truth: (tasks, n, F) exact solutions at the points of `quadrature`, or None if there are none.
+        reference: as `ForwardProblem.reference` gives it, if it is at hand.
+    """
+    solved = solver.solve(evaluated, quadrature, tasks, reference)
+    features, weights = evaluated.features[()].detach().double(), quadrature.weights.double()[:, None]
+    values = torch.einsum("nk,tfk->tnf", features, solved.readouts)
+    exact = values if truth is None else torch.as_tensor(truth)
+    size = (exact.square() * weights).sum((1, 2))
+    if truth is None:
+        return TaskErrors(size, solved.residual_mse, None, None)
+    misfit = ((values - exact).square() * weights).sum((1, 2))
+    best = _best_approximation(features * weights.sqrt(), exact * weights.sqrt())
+    return TaskErrors(size, solved.residual_mse, misfit, best)
 
 
 def measure_accuracy(
@@ -18,7 +83,7 @@ def measure_accuracy(
     tasks: Tasks,
     truth: np.ndarray | None,
 ) -> Accuracy:
-    """Solve the forward problem of unseen tasks in the span of features and measure the errors.
+    """Figures of the relative residual and the relative error over unseen tasks, see `task_errors`.
 
     Args:
         problem: the problem.
@@ -27,34 +92,14 @@ def measure_accuracy(
         forward: how the forward problem is posed; of it the equation and its conditions.
         tasks: unseen tasks.
         truth: (tasks, n, F) exact solutions at the points of `quadrature`, or None if there are none.
-
-    Returns:
-        figures of the relative residual and the relative error over the tasks.
     """
     solver = ForwardProblem(problem, forward.without_training_terms(), quadrature.points.dtype)
     with torch.no_grad():
-        evaluated = solver.evaluate(features, quadrature.points).detached()
-    solved = solver.solve(evaluated, quadrature, tasks)
-    values = torch.einsum("nk,tfk->tnf", evaluated.features[()], solved.readouts)
-    exact = values if truth is None else torch.as_tensor(truth)
-    weights = quadrature.weights.double()[:, None]
-    size = (exact.square() * weights).sum((1, 2))
-    residual = (solved.residual_mse / size).sqrt()
-    figures = {
-        "residual": residual.square().mean().sqrt().item(),
-        "worst_residual": residual.max().item(),
-        "median_residual": residual.median().item(),
-        "solution": None,
-    }
-    if truth is not None:
-        misfit = ((values - exact).square() * weights).sum((1, 2))
-        best = _best_approximation(evaluated.features[()] * weights.sqrt(), exact * weights.sqrt())
-        figures["solution"] = (misfit / size).mean().sqrt().item()
-        figures["approximation"] = (best / size).mean().sqrt().item()
-    return Accuracy(**figures)
+        evaluated = solver.evaluate(features, quadrature.points)
+    return task_errors(solver, evaluated, quadrature, tasks, truth).accuracy()
 
 
-def _best_approximation(features: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+def _best_approximation(features: Tensor, truth: Tensor) -> Tensor:
     """(tasks,) squared distance of each truth (tasks, n, F) to the span of features (n, K)."""
     directions, size, _ = torch.linalg.svd(features, full_matrices=False)
     span = directions[:, size > 1e-13 * size[0]]

@@ -85,6 +85,12 @@ class Evaluated:
         features = {index: values.detach().double() for index, values in self.features.items()}
         return Evaluated(features, self.condition_rows.detach().double())
 
+    def first(self, count: int) -> "Evaluated":
+        """The first features alone."""
+        by_field = self.condition_rows.unflatten(1, (-1, self.features[()].shape[1]))
+        features = {index: values[:, :count] for index, values in self.features.items()}
+        return Evaluated(features, by_field[..., :count].flatten(1))
+
 
 @dataclass(frozen=True)
 class Linearised:

@@ -82,3 +82,54 @@ def identifiable(bound: np.ndarray, ranges: np.ndarray) -> np.ndarray:
         ranges: (P, 2).
     """
     return (2 * norm.ppf(0.975) * bound < ranges[:, 1] - ranges[:, 0]).all(axis=1)
+
+
+def dependence(features: np.ndarray, weights: np.ndarray, tolerance: float) -> dict[str, float]:
+    """How far functions are from independent of each other, all in the mean over the domain.
+
+    Args:
+        features: (n, K) values of the functions.
+        weights: (n,) of the points in the mean, with sum 1.
+        tolerance: directions below this share of the largest do not count in the rank.
+
+    Returns:
+        ``rank``, ``condition_number`` (infinite for functions that depend on each other), and of the correlations,
+        which are means of products over the sizes of both functions, the ``largest_correlation`` of two functions
+        and the ``mean_correlation`` of all pairs, without their signs.
+    """
+    weighted = features * np.sqrt(weights)[:, None]
+    strengths = np.linalg.svd(weighted, compute_uv=False)
+    unit = weighted / np.linalg.norm(weighted, axis=0)
+    pairs = np.abs(unit.T @ unit)[np.triu_indices(features.shape[1], 1)]
+    with np.errstate(divide="ignore"):
+        condition = strengths[0] / strengths[-1]
+    return {
+        "rank": int((strengths > tolerance * strengths[0]).sum()),
+        "condition_number": float(condition),
+        "largest_correlation": float(pairs.max(initial=0.0)),
+        "mean_correlation": float(pairs.mean()) if len(pairs) else 0.0,
+    }
+
+
+def approximation_errors(features: np.ndarray, weights: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(K,) relative error of the best approximation by the first k functions, for each k up to K.
+
+    Root mean square over the tasks of the error of each relative to its size, both in the mean over the domain.
+
+    Args:
+        features: (n, K) values of the functions.
+        weights: (n,) of the points in the mean.
+        truth: (tasks, n, F) what is approximated.
+    """
+    root = np.sqrt(weights)[:, None]
+    directions, _ = np.linalg.qr(features * root)
+    left = np.concatenate([*(truth * root).transpose(2, 1, 0)], axis=1)  # (n, F tasks)
+
+    def size(values: np.ndarray) -> np.ndarray:
+        return np.square(values).sum(axis=0).reshape(truth.shape[2], -1).sum(axis=0)
+
+    whole, errors = size(left), []
+    for direction in directions.T:
+        left = left - np.outer(direction, direction @ left)
+        errors.append(np.sqrt(np.mean(size(left) / whole)))
+    return np.array(errors)

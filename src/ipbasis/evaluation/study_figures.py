@@ -1,4 +1,4 @@
-"""Figures of the studies: accuracy, coverage, convergence, throughput. Each can be understood on its own."""
+"""Figures of the studies: accuracy, coverage, convergence, throughput, basis. Each can be understood on its own."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from ipbasis.evaluation.tables import COLOURS, SOURCES
+from ipbasis.evaluation.tables import BASES, COLOURS, SOURCES
 
 mpl.use("Agg")
 
 # Okabe & Ito, apart from the colours of the sources where both are in one figure
 _COLOURS, _MARKERS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"], ["o", "s", "^", "D"]
 _BAR = {"color": "black", "linestyle": "--", "linewidth": 1}
+# styles of bases: those whose curves lie on each other can be told apart
+_BASIS_STYLES = {
+    "ipbasis": {"color": COLOURS["ipbasis"], "marker": "o", "linewidth": 2, "zorder": 2.5},
+    "paper_recipe": {"color": COLOURS["paper_recipe"], "marker": "s"},
+    "pod": {"color": "black", "marker": "D"},
+    "chebyshev": {"color": "#009E73", "marker": "^"},
+    "random_features": {
+        "color": "#CC79A7",
+        "marker": "v",
+        "linestyle": "--",
+        "zorder": 2.6,
+        "markerfacecolor": "white",
+    },
+}
+_NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal error
 _LAYOUTS = {"common": ("-", "the same points for all queries"), "own": (":", "points of its own for each query")}
 
 
@@ -183,3 +198,61 @@ def plot_throughput(table: pd.DataFrame, bars: Mapping[str, Mapping[str, float]]
     panels[0][0].set_ylabel("queries per second")
     _legend(figure, 3)
     return figure
+
+
+def plot_basis_quality(quality: pd.DataFrame, online: pd.DataFrame, bars: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Error of the best approximation by number of functions, and below it errors of estimates with each basis.
+
+    Args:
+        quality: columns ``problem``, ``basis``, ``functions``, ``relative_l2``.
+        online: columns ``problem``, ``basis``, ``functions``, ``noise_percent``, ``observations``,
+            ``clean_error_over_cramer_rao``, ``error_over_cramer_rao``; one row per problem and basis.
+        bars: for some problems the error ``relative_l2`` that is aimed at, and ``functions``, the most for it.
+    """
+    problems = list(quality["problem"].unique())
+    figure = Figure(figsize=(4.2 * len(problems) + 0.6, 8), layout="constrained")
+    panels = figure.subplots(2, len(problems), squeeze=False, height_ratios=[3, 2])
+    for (upper, lower), problem in zip(panels.T, problems, strict=True):
+        curves, answers = (table[table["problem"] == problem] for table in (quality, online))
+        _draw_curves(upper, curves, bars.get(problem))
+        _draw_estimates(lower, answers)
+        upper.set_title(problem.replace("_", " "), fontsize=10)
+    panels[0, 0].set_ylabel("error of the best approximation of unseen solutions\n(relative, root mean square)")
+    panels[1, 0].set_ylabel("median error of the estimated parameters\n/ Cramér-Rao bound for that noise")
+    _legend(figure, 3)
+    return figure
+
+
+def _draw_curves(axes: Axes, rows: pd.DataFrame, bar: Mapping[str, float] | None) -> None:
+    """Error by number of functions, as far as it can be compared with the trained basis."""
+    trained = rows.loc[rows["basis"] == "ipbasis", "functions"].max()
+    end = 1.3 * max(trained, (bar or {}).get("functions", 0))
+    for name, some in rows[rows["functions"] <= end].groupby("basis", sort=False):
+        axes.plot(some["functions"], some["relative_l2"], label=BASES[name], markersize=5, **_BASIS_STYLES[name])
+    if bar:
+        most = bar.get("functions", end)
+        axes.plot([0, most], [bar["relative_l2"]] * 2, label="aim: below this line, with no more functions", **_BAR)
+    axes.set_yscale("log")
+    axes.set_xlim(0, end)
+    axes.set_xlabel("functions")
+    axes.grid(alpha=0.3)
+
+
+def _draw_estimates(axes: Axes, rows: pd.DataFrame) -> None:
+    """Errors with and without noise, one place for each basis."""
+    for place, (_, row) in enumerate(rows.iterrows()):
+        style = {key: _BASIS_STYLES[row["basis"]][key] for key in ("color", "marker")} | {"linestyle": ""}
+        axes.plot(place, row["error_over_cramer_rao"], markersize=10, markerfacecolor="none", **style)
+        axes.plot(place, row["clean_error_over_cramer_rao"], markersize=6, **style)
+    style = {"color": "black", "marker": "o", "linestyle": ""}
+    axes.plot([], [], markersize=10, markerfacecolor="none", label="estimates with this noise", **style)
+    axes.plot([], [], markersize=6, label="estimates without noise, in the same unit", **style)
+    axes.axhline(
+        _NORMAL_MEDIAN, color="black", linestyle=":", label="errors at the bound: no unbiased estimate is better"
+    )
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(rows)), [str(count) for count in rows["functions"]])
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    first = rows.iloc[0]
+    axes.set_xlabel(f"functions used ({first['observations']} observations, {first['noise_percent']:g} % noise)")
+    axes.grid(alpha=0.3)

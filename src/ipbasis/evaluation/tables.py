@@ -10,6 +10,14 @@ SOURCES = {
     "pinn": "plain PINN",
     "least_squares": "least squares around a solver",
 }
+# bases that are compared with each other, and what they are called
+BASES = {
+    "ipbasis": "ipbasis: trained",
+    "paper_recipe": "trained by the published recipe",
+    "pod": "POD of exact solutions",
+    "chebyshev": "Chebyshev polynomials",
+    "random_features": "untrained network",
+}
 # one colour per source in every figure; distinguishable without colour vision (Okabe & Ito)
 COLOURS = {
     "published": "#999999",
