@@ -434,8 +434,11 @@ class Estimator:
         if self.physics is None:  # the published recipe treats all queries as one batch
             return len(observations.queries)
         most = _BATCH_POINTWISE if isinstance(self.physics, PointwisePhysics) else _BATCH
-        shared = max(_BATCH_SHARED, -(-len(observations.queries) // torch.get_num_threads()))
-        return min(most, shared, max(1, _BATCH_POINTS // observations.longest))
+        most = min(most, max(1, _BATCH_POINTS // observations.longest))
+        count, threads = len(observations.queries), torch.get_num_threads()
+        # equal shares, the same number for every thread
+        batches = threads * -(-count // (threads * most))
+        return max(-(-count // batches), min(most, _BATCH_SHARED))
 
     @property
     def _one_noise(self) -> bool:
