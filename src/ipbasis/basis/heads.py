@@ -1,5 +1,6 @@
 """What a step of offline training minimises: readouts eliminated by linear algebra, or trained along as published."""
 
+import math
 from typing import Literal, Protocol
 
 import numpy as np
@@ -85,6 +86,8 @@ class TrainingSettings(Declared):
         patience: validations without a better score after which the first phase stops; None to run all steps.
         seed: of initial weights, tasks and points.
         optimiser: of the first phase.
+        warm_up: steps over which the learning rate rises evenly. Large first steps of SOAP can make features so
+            steep that solutions jump between collocation points, where no residual is taken.
         lbfgs: a second phase of variable projection; None for the first alone.
         tasks: for trained heads, the fixed tasks: a value per task for each parameter, and for each initial
             value that has a range; None to draw them.
@@ -101,6 +104,7 @@ class TrainingSettings(Declared):
     patience: PositiveInt | None
     seed: int
     optimiser: Literal["adam", "soap"] = "adam"
+    warm_up: NonNegativeInt = 0
     lbfgs: LbfgsSettings | None = None
     tasks: dict[str, list[float]] | None = None
     residual_ramp: ResidualRamp | None = None
@@ -114,6 +118,11 @@ class TrainingSettings(Declared):
         if self.steps == 0 and self.lbfgs is None:
             raise ValueError("steps: 0 leaves nothing to train with")
         return self
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the first phase at a step."""
+        fall = 0.01 + 0.495 * (1 + math.cos(math.pi * step / self.steps)) if self.decay else 1.0
+        return self.learning_rate * fall * min((step + 1) / max(self.warm_up, 1), 1.0)
 
 
 class Recipe(Protocol):

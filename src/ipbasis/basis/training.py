@@ -1,7 +1,6 @@
 """Offline training of the trunk: one loop for all recipes and phases, with validation, early stopping and resume."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,10 +79,8 @@ class _FirstOrder:
 
     def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
         """Improve the trunk, given the loss before."""
-        settings = self._settings
-        if settings.decay:
-            for group in self._optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.rate(step)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
