@@ -88,7 +88,7 @@ def offline_row(settings: Settings, basis: Basis, trained: Training) -> dict:
     training = settings["offline"]["training"]
     return {
         "source": settings["recipe"]["source"],
-        "readouts": training["readouts"],
+        "readouts": settings["basis"]["readouts"],
         "width": settings["basis"]["width"],
         "epochs": trained.history[-1]["step"],
         "learning_rate": training["learning_rate"],

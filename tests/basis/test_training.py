@@ -95,18 +95,20 @@ class CutOffError(Exception):
 
 
 @pytest.mark.parametrize("recipe", ["variable_projection", "trained_heads"])
-@pytest.mark.parametrize(("cut", "decay"), [(7, False), (31, True)])
-def test_resumed_training_is_the_same_bit_for_bit(oscillator, tmp_path, recipe, cut, decay):
+@pytest.mark.parametrize(("cut", "decay", "optimiser"), [(7, False, "adam"), (31, True, "adam"), (13, True, "soap")])
+def test_resumed_training_is_the_same_bit_for_bit(oscillator, tmp_path, recipe, cut, decay, optimiser):
     """Cut off in the middle, then started again from its checkpoint."""
 
     def validator():
+        if recipe == "variable_projection":
+            return Scores()
         tasks = oscillator.sample_tasks(6, np.random.default_rng(9))
         points = np.linspace(0, 3, 10)[:, None]
         values = integrate(oscillator, tasks, points[:, 0])
         chosen = ValidationSettings(queries=6, observations=10, seed=0, learning_rate=1e-2)
         return AdamValidator(oscillator, 9, chosen, FORWARD, 24, tasks, points, values, torch.float64)
 
-    chosen = settings(recipe, decay=decay)
+    chosen = settings(recipe, decay=decay, optimiser=optimiser)
     whole = train(oscillator, SMALL, chosen, FORWARD, validator())
     checkpoint = tmp_path / "state.pt"
     interrupted = validator()
@@ -232,6 +234,15 @@ def test_lbfgs_starts_from_the_best_trunk_of_adam_and_has_its_own_patience(oscil
     assert not scores
 
 
+def test_learning_rate_rises_and_falls():
+    plain = settings("variable_projection", learning_rate=0.1)
+    assert [plain.rate(step) for step in (0, 30, 60)] == [0.1] * 3
+    falling = settings("variable_projection", learning_rate=0.1, decay=True, warm_up=10)
+    assert falling.rate(0) == pytest.approx(0.01)
+    assert falling.rate(30) == pytest.approx(0.0505)
+    assert falling.rate(60) == pytest.approx(0.001)
+
+
 def test_covering_tasks_reach_the_ends_of_every_range():
     problem = lotka_volterra_known()
     tasks = covering_tasks(problem, 50, np.random.default_rng(0))
@@ -241,6 +252,18 @@ def test_covering_tasks_reach_the_ends_of_every_range():
     nodes = (1 - np.cos(np.pi * (np.arange(50) + 0.5) / 50)) / 2
     assert np.allclose(np.sort(unit, axis=0), nodes[:, None])
     assert np.abs(np.corrcoef(unit.T) - np.eye(6)).max() < 0.5
+
+
+def test_scrambled_covering_tasks_leave_no_share_of_a_range_out(quantum_oscillator):
+    draws = [
+        np.sort(covering_tasks(quantum_oscillator, 8, np.random.default_rng(s), scramble=True).parameters[:, 0])
+        for s in range(2)
+    ]
+    cells = 5 * (1 - np.cos(np.pi * np.arange(9) / 8)) / 2
+    for draw in draws:
+        assert (cells[:-1] <= draw).all()
+        assert (draw <= cells[1:]).all()
+    assert not np.isclose(*draws).any()
 
 
 def test_published_recipe_of_a_nonlinear_problem():

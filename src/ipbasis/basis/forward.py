@@ -28,8 +28,6 @@ class ForwardSettings(Declared):
         condition_points: points along each part of the boundary.
         rank_tolerance: directions of the features below this share of the largest are not used; it keeps
             the readouts from building on rounding errors. One for each number type of the features, or one.
-            In float32 it also decides what is learnt: with few directions cut, a trunk learns features so
-            steep that their residual vanishes at the collocation points of a step and nowhere else.
         boundary_weight: weight of the boundary errors, where it differs from that of the initial errors.
         data_weight: weight of the mean squared error against the reference solution; 0 for the equation alone.
         ridge: weight of the sum of squared readouts, by number type of the features. Where features nearly
@@ -79,6 +77,11 @@ class Evaluated:
 
     features: Mapping[MultiIndex, Tensor]
     condition_rows: Tensor
+
+    def double(self) -> "Evaluated":
+        """The same in float64."""
+        features = {index: values.double() for index, values in self.features.items()}
+        return Evaluated(features, self.condition_rows.double())
 
     def detached(self) -> "Evaluated":
         """The same in float64 and without gradients."""
@@ -210,13 +213,25 @@ class ForwardProblem:
         self._expansion = system.compiled([*system.residuals, *(partial for row in by_jet for partial in row)])
         self._solves = 1 if system.is_linear else settings.newton_steps
 
+    def with_conditions(self, drawn: Quadrature) -> Quadrature:
+        """Drawn points and those of the conditions, all of the same weight.
+
+        Training needs the residual there as well: otherwise a trunk learns features that fall from the
+        initial values to zero before the first drawn point, and a zero residual with them.
+        """
+        points = torch.cat([drawn.points, self._conditions.points])
+        return Quadrature(points, torch.full_like(points[:, 0], 1 / len(points)))
+
     def evaluate(self, features: FeatureMap, points: Tensor) -> Evaluated:
         """Features at collocation points (n, d) and at the points of the conditions, in one pass."""
         indices = self.problem.system.indices
         needed = tuple(dict.fromkeys([*indices, *self._conditions.indices]))
-        values = features(torch.cat([points, self._conditions.points]), needed)
+        count = len(self._conditions.points)
+        # points from `with_conditions` end with those of the conditions already
+        together = torch.equal(points[-count:], self._conditions.points)
+        values = features(points if together else torch.cat([points, self._conditions.points]), needed)
         inside = {index: values[index][: len(points)] for index in indices}
-        rows = self._conditions.rows({index: value[len(points) :] for index, value in values.items()})
+        rows = self._conditions.rows({index: value[-count:] for index, value in values.items()})
         return Evaluated(inside, rows)
 
     def reference(self, tasks: Tasks, points: Tensor) -> JetValues | None:

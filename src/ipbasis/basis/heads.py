@@ -1,5 +1,6 @@
 """What a step of offline training minimises: readouts eliminated by linear algebra, or trained along as published."""
 
+import math
 from typing import Literal, Protocol
 
 import numpy as np
@@ -77,14 +78,17 @@ class TrainingSettings(Declared):
             algebra; ``trained_heads`` trains the readouts of a fixed set of tasks along with the trunk, as
             published.
         readouts: tasks per step.
-        steps: Adam steps at most; 0 for L-BFGS alone.
-        learning_rate: of Adam; with `decay` it falls to 1 % along a cosine.
+        steps: of the first phase at most; 0 for L-BFGS alone.
+        learning_rate: of the first phase; with `decay` it falls to 1 % along a cosine.
         decay: whether the learning rate falls.
         collocation_points: points at which the residual is taken, per step.
         validate_every: steps between two validations.
-        patience: validations without a better score after which Adam stops; None to run all steps.
+        patience: validations without a better score after which the first phase stops; None to run all steps.
         seed: of initial weights, tasks and points.
-        lbfgs: a second phase of variable projection; None for Adam alone.
+        optimiser: of the first phase.
+        warm_up: steps over which the learning rate rises evenly. Large first steps of SOAP can make features so
+            steep that solutions jump between collocation points, where no residual is taken.
+        lbfgs: a second phase of variable projection; None for the first alone.
         tasks: for trained heads, the fixed tasks: a value per task for each parameter, and for each initial
             value that has a range; None to draw them.
         residual_ramp: for trained heads, how the weight of the residual grows; None for a weight of 1.
@@ -99,6 +103,8 @@ class TrainingSettings(Declared):
     validate_every: PositiveInt
     patience: PositiveInt | None
     seed: int
+    optimiser: Literal["adam", "soap"] = "adam"
+    warm_up: NonNegativeInt = 0
     lbfgs: LbfgsSettings | None = None
     tasks: dict[str, list[float]] | None = None
     residual_ramp: ResidualRamp | None = None
@@ -112,6 +118,11 @@ class TrainingSettings(Declared):
         if self.steps == 0 and self.lbfgs is None:
             raise ValueError("steps: 0 leaves nothing to train with")
         return self
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the first phase at a step."""
+        fall = 0.01 + 0.495 * (1 + math.cos(math.pi * step / self.steps)) if self.decay else 1.0
+        return self.learning_rate * fall * min((step + 1) / max(self.warm_up, 1), 1.0)
 
 
 class Recipe(Protocol):
@@ -129,7 +140,9 @@ def eliminated_losses(
     """Terms of the loss of each task with the best readouts that the trunk allows, and the features behind them.
 
     The best readouts w*(R) of the trunk R are found by least squares; by the envelope theorem the gradient
-    of a task's loss by R is the one with w* held fixed.
+    of a task's loss by R is the one with w* held fixed. That holds only where the residuals are orthogonal to
+    the features, and large readouts cancel in them: from the features on everything is in float64, so that
+    the gradient is good to a few digits for a trunk in float32, too.
 
     Args:
         forward: the forward problem.
@@ -143,12 +156,20 @@ def eliminated_losses(
     reference = reference or forward.reference(tasks, quadrature.points)
     evaluated = forward.evaluate(trunk, quadrature.points)
     readouts, linearised = forward.solve_fast(evaluated, quadrature, tasks, reference)
-    readouts = readouts.to(trunk.domain.dtype)
-    return forward.losses(evaluated, quadrature.points, tasks, readouts, linearised, reference), evaluated
+    points = quadrature.points.double()
+    return forward.losses(evaluated.double(), points, tasks, readouts, linearised, reference), evaluated
 
 
 def _means(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: values.mean() for name, values in losses.items()}
+
+
+def _relative(losses: dict[str, Tensor], size: Tensor | float = 1.0) -> dict[str, Tensor]:
+    """Means over the tasks, of the loss that of its root relative to the size of the solution.
+
+    Of the losses themselves few hard tasks would hide all others.
+    """
+    return {**_means(losses), "loss": (losses["loss"] / size).sqrt().mean()}
 
 
 class VariableProjection:
@@ -168,29 +189,31 @@ class VariableProjection:
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         rng = np.random.default_rng([self.settings.seed, step])
-        tasks = self.problem.sample_tasks(self.settings.readouts, rng)
+        tasks = covering_tasks(self.problem, self.settings.readouts, rng, scramble=True)
         drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
-        losses, evaluated = eliminated_losses(self.forward, trunk, drawn, tasks)
-        return _means(losses), evaluated
+        losses, evaluated = eliminated_losses(self.forward, trunk, self.forward.with_conditions(drawn), tasks)
+        return _relative(losses), evaluated
 
 
-def covering_tasks(problem: Problem, count: int, rng: np.random.Generator) -> Tasks:
+def covering_tasks(problem: Problem, count: int, rng: np.random.Generator, scramble: bool = False) -> Tasks:
     """Tasks that cover the ranges and crowd towards their ends, where the solutions are hardest to span.
 
     A Latin hypercube with the density of the Chebyshev nodes along each axis.
+
+    Args:
+        problem: its ranges are covered.
+        count: tasks.
+        rng: source of the draw.
+        scramble: whether each task lies anywhere in its cell of the hypercube, not at the centre.
     """
     ranges = np.array([*problem.parameters.values(), *problem.free_initial.values()], dtype=float)
-    unit = qmc.LatinHypercube(len(ranges), scramble=False, rng=rng).random(count)
+    unit = qmc.LatinHypercube(len(ranges), scramble=scramble, rng=rng).random(count)
     draws = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * (1 - np.cos(np.pi * unit)) / 2
     return Tasks(draws[:, : len(problem.parameters)], draws[:, len(problem.parameters) :])
 
 
 class CoveringProjection:
-    """Readouts eliminated for tasks that cover the ranges; within a round of L-BFGS nothing changes.
-
-    What is minimised is the mean over the tasks of the root of their loss, relative to the size of the
-    solution where a reference gives it: of the losses themselves few hard tasks would hide all others.
-    """
+    """Readouts eliminated for tasks that cover the ranges; within a round of L-BFGS nothing changes."""
 
     def __init__(self, problem: Problem, trunk: Trunk, settings: TrainingSettings, forward: ForwardSettings):
         self.problem, self.settings, self._dtype = problem, settings, trunk.domain.dtype
@@ -200,7 +223,8 @@ class CoveringProjection:
         """Draw the tasks and points of a round."""
         chosen, rng = self.settings.lbfgs, np.random.default_rng([self.settings.seed, round_number])
         self._tasks = covering_tasks(self.problem, chosen.tasks, rng)
-        self._points = stratified(self.problem.domain, chosen.collocation_points, rng, self._dtype)
+        drawn = stratified(self.problem.domain, chosen.collocation_points, rng, self._dtype)
+        self._points = self.forward.with_conditions(drawn)
         self._reference = self.forward.reference(self._tasks, self._points.points)
         self._size: Tensor | float = 1.0
         if self._reference is not None:
@@ -210,7 +234,7 @@ class CoveringProjection:
     def loss(self, trunk: Trunk) -> tuple[dict[str, Tensor], Evaluated]:
         """Terms of the loss, of which ``loss`` is to be minimised, and the features behind it."""
         losses, evaluated = eliminated_losses(self.forward, trunk, self._points, self._tasks, self._reference)
-        return {**_means(losses), "loss": (losses["loss"] / self._size).sqrt().mean()}, evaluated
+        return _relative(losses, self._size), evaluated
 
 
 def given_tasks(problem: Problem, values: dict[str, list[float]], count: int) -> Tasks:

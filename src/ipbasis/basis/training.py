@@ -1,7 +1,6 @@
 """Offline training of the trunk: one loop for all recipes and phases, with validation, early stopping and resume."""
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from ipbasis.basis.forward import Evaluated, ForwardSettings
 from ipbasis.basis.heads import RECIPES, CoveringProjection, Recipe, TrainingSettings
 from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.basis.soap import Soap
 from ipbasis.files import replacing_file
 from ipbasis.problem import Problem
 
@@ -62,13 +62,16 @@ class Training:
     seconds: float = 0.0
 
 
-class _Adam:
-    """First phase: Adam on what the recipe gives at each step."""
+class _FirstOrder:
+    """First phase: Adam or SOAP on what the recipe gives at each step."""
 
     def __init__(self, recipe: Recipe, trunk: Trunk, settings: TrainingSettings):
         self._recipe, self._settings, self.name, self.epochs = recipe, settings, settings.recipe, 1
         parameters = [*trunk.parameters(), *recipe.heads.parameters()]
-        self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        if settings.optimiser == "soap":
+            self._optimiser = Soap(parameters, lr=settings.learning_rate)
+        else:
+            self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
         self.steps, self.validate_every, self.patience = settings.steps, settings.validate_every, settings.patience
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
@@ -76,10 +79,8 @@ class _Adam:
 
     def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
         """Improve the trunk, given the loss before."""
-        settings = self._settings
-        if settings.decay:
-            for group in self._optimiser.param_groups:
-                group["lr"] = settings.learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / settings.steps)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._settings.rate(step)
         self._optimiser.zero_grad()
         loss.backward()
         self._optimiser.step()
@@ -175,7 +176,7 @@ class _Session:
         self._saved_at = time.perf_counter()
         self._started = self._saved_at - self.result.seconds
 
-    def run(self, phase: _Adam | _Lbfgs, position: int) -> None:
+    def run(self, phase: _FirstOrder | _Lbfgs, position: int) -> None:
         """All steps of a phase, or as many as improve the score; none if the checkpoint is of a later phase."""
         first, begin = 0, self.result.history[-1]["step"] if self.result.history else 0
         if self._saved:
@@ -211,7 +212,7 @@ class _Session:
             self.result.best, self.best_trunk = row, _values(self._trunk)
         return row["step"] - max(self.result.best.get("step", 0), begin)
 
-    def _save(self, phase: _Adam | _Lbfgs, step: int, begin: int) -> None:
+    def _save(self, phase: _FirstOrder | _Lbfgs, step: int, begin: int) -> None:
         if self._checkpoint is None or time.perf_counter() - self._saved_at <= self._checkpoint_seconds:
             return
         state = {
@@ -272,8 +273,8 @@ def train(
         position: line of the progress bar, where several trainings run side by side.
 
     Returns:
-        the best trunk and how it came about; in float64 if L-BFGS was the last phase. Resumed training
-        gives the same result bit for bit.
+        the best trunk and how it came about; after variable projection in float64, whatever it was trained
+        in. Resumed training gives the same result bit for bit.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     trunk = Trunk(problem.domain, trunk_settings, generator)
@@ -281,10 +282,13 @@ def train(
     described = [part.model_dump_json() for part in (problem, trunk_settings, settings, forward)]
     identity = hashlib.sha256("".join([*described, validator.identity]).encode()).hexdigest()
     session = _Session(trunk, validator, identity, checkpoint, checkpoint_seconds, log)
-    session.run(_Adam(recipe, trunk, settings), position)
+    session.run(_FirstOrder(recipe, trunk, settings), position)
     if settings.lbfgs is not None:
         trunk.load_state_dict(session.best_trunk)
         trunk.double()
         covering = CoveringProjection(problem, trunk, settings, forward)
         session.run(_Lbfgs(covering, trunk, settings), position)
-    return session.finish()
+    trained = session.finish()
+    if settings.recipe == "variable_projection":
+        trunk.double()  # compression and queries build large readouts on small differences of features
+    return trained

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def _fingerprint(*arrays: np.ndarray) -> str:
 
 
 class ForwardValidator:
-    """Scores a trunk by the relative residual of the forward problem in the span of its raw features.
+    """Scores a trunk by the relative residual of the forward problem in the span of its raw features, in float64.
 
     Args:
         problem: the problem.
@@ -125,7 +126,8 @@ class ForwardValidator:
     def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
         if not due:
             return None
-        quadrature = gauss_legendre(self._problem.domain, self._count, trunk.domain.dtype)
+        quadrature = gauss_legendre(self._problem.domain, self._count)
+        trunk = deepcopy(trunk).double()
         accuracy = measure_accuracy(self._problem, trunk, quadrature, self._forward, self._tasks, self._truth)
         metrics = {"validation_loss": accuracy.residual**2, "validation_worst_residual": accuracy.worst_residual}
         if accuracy.solution is not None:
