@@ -16,13 +16,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
+from ipbasis.evaluation.study_figures import plot_readouts
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, simulate
 from pipelines.common import Settings, composed, run_stage
+from pipelines.outputs import write_figure, write_table
 from pipelines.querying import Question, query
 from pipelines.training import offline_row, train_basis
 
+FIGURES = {"readouts": plot_readouts}  # of the studies in conf/study that have one
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
 
@@ -52,6 +55,8 @@ def work(settings: Settings, tracker: Tracker) -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         settings = {**settings, "threads": 1}  # the workers share the cores
     training = composed(problem=settings["basis"]["problem"], recipe=settings["recipe"]["source"])
+    steps = training["offline"]["training"]
+    steps["steps"] = round(chosen["length"] * steps["steps"])
     basis, offline = trained_once(training, sweep_directory(), tracker)
     observed = settings["observations"]
     label = observed["sets"][chosen["set"]]["label"]
@@ -87,6 +92,9 @@ class CollectTable(Callback):
 
         def log(settings: Settings, tracker: Tracker) -> None:
             tracker.artefact(sweep / "table.csv")
+            if name := settings["study"]["report"]:
+                write_table(table, f"study_{name}", tracker)
+                write_figure(FIGURES[name](table), f"study_{name}", tracker)
 
         run_stage("collect", config, log, group=str(sweep), group_name=f"study {sweep.name}")
         print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))

@@ -116,6 +116,7 @@ def _noise_std(given: tuple[str, ...]) -> float | dict[str, float] | None:
 )
 @click.option("--noise", default="gaussian", show_default=True, help="Or lognormal: errors proportional to the fields.")
 @click.option("--loss", default="squares", show_default=True, help="Or huber: outliers count for little.")
+@click.option("--device", default="cpu", show_default=True, help="Or cuda: where PyTorch searches.")
 @click.option("--fix", multiple=True, metavar="NAME=VALUE", help="Give a parameter or initial_<name>; repeatable.")
 @click.option("--bounds", multiple=True, metavar="NAME=LOW:HIGH", help="Keep a parameter within bounds; repeatable.")
 @click.option(
@@ -144,6 +145,7 @@ def fit(
     noise_std: tuple[str, ...],
     noise: str,
     loss: str,
+    device: str,
     fix: tuple[str, ...],
     bounds: tuple[str, ...],
     prior: tuple[str, ...],
@@ -171,7 +173,7 @@ def fit(
         if solver not in ("gauss_newton", "library"):
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
-    options = {"solver": solver, "noise_std": _noise_std(noise_std), "noise": noise, "loss": loss}
+    options = {"solver": solver, "noise_std": _noise_std(noise_std), "noise": noise, "loss": loss, "device": device}
     options |= {"resimulate": resimulate, "polish": polish, "profile": profile, "correlations": correlations}
     if has_more_rows(observations, chunk):
         if figures is not None:

@@ -11,6 +11,7 @@ from ipbasis.evaluation.study_figures import (
     plot_basis_quality,
     plot_convergence,
     plot_coverage,
+    plot_readouts,
     plot_throughput,
 )
 
@@ -101,3 +102,20 @@ def test_basis_quality_shows_curves_as_far_as_they_compare_and_estimates_of_each
     assert [text.get_text() for text in below.get_xticklabels()] == ["10"] * 3
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(texts) == len(set(texts)) == 3 + 1 + 3
+
+
+def test_readouts_shows_each_training_solver_and_length_by_width():
+    recipes = ["ipbasis", "paper_recipe"]
+    cells = list(product(recipes, recipes, [10, 50], [20, 160], [0.25, 4]))
+    table = pd.DataFrame(cells, columns=["recipe", "online", "basis.readouts", "basis.width", "study.length"])
+    table["a1_mae"] = np.random.default_rng(0).uniform(1e-3, 1, len(table))
+    table["online"] = "damped_oscillator/" + table["online"]
+    figure = plot_readouts(table.sample(frac=1, random_state=0))
+    assert [axes.get_title() for axes in figure.axes] == ["20 features", "160 features"]
+    lines = figure.axes[1].get_lines()
+    assert len(lines) == 2 * 2 * 2
+    published = table[(table["recipe"] == "paper_recipe") & (table["online"] == "damped_oscillator/paper_recipe")]
+    longest = published[(published["basis.width"] == 160) & (published["study.length"] == 4)]
+    (line,) = [line for line in lines if line.get_label() == "published training, published solver"]
+    assert list(line.get_ydata()) == list(longest["a1_mae"])
+    assert line.get_linewidth() == max(other.get_linewidth() for other in lines)

@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -89,6 +90,18 @@ class Basis:
     @property
     def problem(self) -> Problem:
         return self.record.problem
+
+    def on(self, device: torch.device) -> "Basis":
+        """The same on another device, always the same object for it."""
+        if device not in self._elsewhere:
+            self._elsewhere[device] = replace(
+                self, trunk=deepcopy(self.trunk).to(device), transform=self.transform.to(device)
+            )
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, "Basis"]:
+        return {self.transform.device: self}
 
     def leading(self, functions: int) -> "Basis":
         """The first functions alone."""

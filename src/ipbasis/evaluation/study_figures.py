@@ -256,3 +256,51 @@ def _draw_estimates(axes: Axes, rows: pd.DataFrame) -> None:
     first = rows.iloc[0]
     axes.set_xlabel(f"functions used ({first['observations']} observations, {first['noise_percent']:g} % noise)")
     axes.grid(alpha=0.3)
+
+
+def plot_readouts(table: pd.DataFrame) -> Figure:
+    """Error of a parameter by tasks of the training, for each training, solver and length; one panel per width.
+
+    Args:
+        table: of the study: columns ``recipe``, ``online`` (of which the last part is a recipe, too),
+            ``basis.readouts``, ``basis.width``, ``study.length``, ``a1_mae``.
+    """
+    solvers = table["online"].str.split("/").str[-1]
+    kinds = {
+        ("paper_recipe", "paper_recipe"): "published training, published solver",
+        ("paper_recipe", "ipbasis"): "published training, solver of ipbasis",
+        ("ipbasis", "paper_recipe"): "training of ipbasis, published solver",
+        ("ipbasis", "ipbasis"): "training and solver of ipbasis",
+    }
+    lengths = sorted(table["study.length"].unique())
+    widths = list(table.groupby("basis.width"))
+    figure = Figure(figsize=(4.2 * len(widths) + 0.6, 4.8), layout="constrained")
+    panels = figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
+    for axes, (width, rows) in zip(panels, widths, strict=True):
+        for number, (kind, text) in enumerate(kinds.items()):
+            mine = rows[(rows["recipe"] == kind[0]) & (solvers[rows.index] == kind[1])]
+            for length, some in mine.groupby("study.length"):
+                some = some.sort_values("basis.readouts")
+                weight = 1 + lengths.index(length)
+                axes.plot(
+                    some["basis.readouts"],
+                    some["a1_mae"],
+                    color=_COLOURS[number],
+                    marker=_MARKERS[number],
+                    markersize=3 + weight,
+                    linewidth=0.8 * weight,
+                    alpha=0.4 + 0.6 * weight / len(lengths),
+                    label=text if length == lengths[-1] else None,
+                )
+        axes.set_title(f"{width} features", fontsize=10)
+        axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        _numbers(axes, rows["basis.readouts"], "tasks (readouts) of the training")
+    panels[0].set_ylabel("mean absolute error of a1, clean data")
+    _legend(figure, 2)
+    thin, thick = (f"{length:g} x" for length in (lengths[0], lengths[-1]))
+    figure.suptitle(
+        f"Does accuracy fall with more tasks? (damped oscillator; thin to thick: {thin} to {thick} the training steps)",
+        fontsize=11,
+    )
+    return figure

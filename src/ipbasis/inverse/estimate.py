@@ -134,7 +134,7 @@ def _noise(basis: Basis, batch: Batch, noise_std: float | Tensor | None) -> tupl
     floor = basis.record.accuracy.floor * amplitude(batch)
     if batch.std is not None:
         return (torch.as_tensor(batch.std).square() + floor[:, None, None].square()).sqrt(), torch.ones_like(floor)
-    return None, None if noise_std is None else (noise_std**2 + floor.square()).sqrt()
+    return None, None if noise_std is None else (torch.as_tensor(noise_std).square() + floor.square()).sqrt()
 
 
 def _gauss_newton(
@@ -145,11 +145,18 @@ def _gauss_newton(
     noise_std,
     optional: Tensor | None = None,
 ) -> Solution:
-    cells, by_query = _noise(basis, batch, noise_std)
-    online = assemble(basis, physics, batch, cells)
-    if isinstance(physics, AffinePhysics):
-        return gauss_newton(online, basis.record.accuracy, settings, by_query)
-    return joint_gauss_newton(online, basis.record.accuracy, settings, by_query, optional)
+    """Estimates of a batch, found on the device that the equations are on."""
+    device = physics.coordinates.device
+    basis, accuracy = basis.on(device), basis.record.accuracy
+    with device:
+        cells, by_query = _noise(basis, batch, noise_std)
+        online = assemble(basis, physics, batch, cells)
+        if isinstance(physics, AffinePhysics):
+            solution = gauss_newton(online, accuracy, settings, by_query)
+        else:
+            optional = None if optional is None else optional.to(device)
+            solution = joint_gauss_newton(online, accuracy, settings, by_query, optional)
+    return solution.to("cpu")
 
 
 def _free_form(basis: Basis, physics: Physics, batch: Batch, noise_std) -> tuple[Solution, Terms]:
@@ -541,12 +548,27 @@ def _without_parameters(problem: Problem, observations: Observations) -> dict[Ha
     return unusable
 
 
+def _device(name: str, solver: Solver) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        InputError: if there is none, or the solver is not made for it.
+    """
+    if name != "cpu" and not isinstance(solver, GaussNewtonSettings | Library):
+        raise InputError(f"device {name!r} is for the solvers 'gauss_newton' and 'library', not {solver.solver!r}")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"device {name!r} is not to be had here; 'cpu' always is") from None
+
+
 def prepare(
     basis: Basis,
     solver: str | Solver = "gauss_newton",
     noise_std: Noise = None,
     noise: str = "gaussian",
     loss: str = "squares",
+    device: str = "cpu",
     **options: bool,
 ) -> Estimator:
     """Make a solver ready, see `estimate`.
@@ -561,10 +583,12 @@ def prepare(
     elif declared.unknown_terms:
         basis = basis.for_problem(searched_problem(declared))
     _check_options(basis.problem, solver, errors, chosen)
-    physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis)
+    place = _device(device, solver)
+    with place:
+        physics = None if isinstance(solver, _PUBLISHED) else reduce_physics(basis.on(place))
     # compiled here: SymPy is not made for the threads that solve the batches
     if isinstance(physics, AffinePhysics):
-        physics.thetas(torch.as_tensor(basis.problem.parameter_ranges.T))
+        physics.thetas(torch.as_tensor(basis.problem.parameter_ranges.T, device=place))
     elif physics is not None and not declared.unknown_terms:
         _ = physics.system.linearised
     return Estimator(declared, basis, physics, solver, noise_std, errors, chosen)
@@ -577,6 +601,7 @@ def estimate(
     noise_std: Noise = None,
     noise: str = "gaussian",
     loss: str = "squares",
+    device: str = "cpu",
     **options: bool,
 ) -> Estimates:
     """Estimate the parameters of every query, and its unknown terms.
@@ -593,13 +618,14 @@ def estimate(
         noise: ``gaussian``, or ``lognormal``: errors proportional to fields above zero, log y = log u + σ e. All
             standard deviations of the noise are relative then, they mean σ.
         loss: ``squares``, or ``huber``, which bounds the influence of outliers.
+        device: of PyTorch, such as ``cuda``, on which the solvers ``gauss_newton`` and ``library`` search.
         options: what is asked for besides, see `Options`.
 
     Raises:
         InputError: if the observations are faulty, or the solver or an option is not known or does not fit the
             problem. Queries that merely cannot be estimated get the status ``failed``.
     """
-    estimator = prepare(basis, solver, noise_std, noise, loss, **options)
+    estimator = prepare(basis, solver, noise_std, noise, loss, device, **options)
     if isinstance(observations, str | Path):
         observations = read_observations(observations, basis.problem)
     elif isinstance(observations, pd.DataFrame):

@@ -104,7 +104,7 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
         count = online.counts[:, field].to(root.dtype)
         largest = size.square().amax(1)
         largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-        ratios = _RATIOS[:, None] * largest
+        ratios = _RATIOS.to(largest.device)[:, None] * largest
         inside = size.square() + ratios[..., None]
         quadratic = (rotated.square() / inside).sum(2) + outside / ratios
         determinant = inside.log().sum(2) + (count - width) * ratios.log()

@@ -1,6 +1,6 @@
 """What every online solver gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ class Solution:
     free_freedom: Tensor
     iterations: Tensor
     converged: Tensor
+
+    def to(self, device: str | torch.device) -> "Solution":
+        """The same on another device."""
+        return Solution(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def without_errors(
