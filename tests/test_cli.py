@@ -239,6 +239,7 @@ def test_show(place):
     assert done.exit_code == 0
     assert "damped_oscillator" in done.output
     assert "a1 trained in [0, 1.5]" in done.output
+    assert "in the quarters of the range of initial_u" in done.output
     assert run("show", place).exit_code == 2
 
 

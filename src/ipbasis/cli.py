@@ -214,6 +214,9 @@ def show(basis_dir: Path) -> None:
         click.echo(f"parameter    {name} trained in [{low:g}, {high:g}]")
     click.echo(f"basis        {record.functions} functions, trunk {record.trunk.width} x {record.trunk.depth}")
     click.echo(f"residual     {accuracy.residual:.1e} of the solution's size, on unseen tasks")
+    for name, parts in accuracy.by_range.items():
+        quarters = ", ".join("-" if part is None else f"{part:.1e}" for part in parts)
+        click.echo(f"             {quarters} in the quarters of the range of {name}")
     if accuracy.solution is not None:
         click.echo(f"solution     {accuracy.solution:.1e} relative error when solved from conditions, unseen tasks")
     if accuracy.approximation is not None:

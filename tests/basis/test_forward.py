@@ -15,7 +15,7 @@ from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.operators import Operators, conditions, residual_factor, theta
 from ipbasis.basis.quadrature import gauss_legendre, stratified
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem
+from ipbasis.problem import Problem, Tasks
 from ipbasis.reference.ode import integrate
 
 
@@ -78,6 +78,22 @@ def test_accuracy_without_reference_has_no_solution_error(basis, oscillator):
     accuracy = measure_accuracy(oscillator, basis.feature_map, basis.quadrature, FORWARD, tasks, None)
     assert accuracy.solution is None
     assert 0 < accuracy.residual < 1e-6
+
+
+def test_accuracy_tells_where_in_the_range_it_is_how_good(basis, oscillator):
+    """A range of which one quarter is far outside what the functions span, and another has no task."""
+    stretched = oscillator.with_ranges(parameters={"a1": [0, 4000]})
+    tasks = stretched.sample_tasks(40, np.random.default_rng(0))
+    kept = (tasks.parameters[:, 0] < 1000) | (tasks.parameters[:, 0] > 3000)
+    tasks = Tasks(tasks.parameters[kept], tasks.initial[kept])
+    accuracy = measure_accuracy(stretched, basis.feature_map, basis.quadrature, FORWARD, tasks, None)
+    assert list(accuracy.by_range) == ["a1", "a2", "a3", "initial_u", "initial_u_t"]
+    first, second, third, last = accuracy.by_range["a1"]
+    assert (second, third) == (None, None)
+    count = (tasks.parameters[:, 0] < 1000).sum()
+    together = (count * first**2 + (len(tasks.parameters) - count) * last**2) / len(tasks.parameters)
+    assert together == pytest.approx(accuracy.residual**2)
+    assert first != pytest.approx(last)
 
 
 def test_the_first_functions_are_evaluated_as_if_there_were_no_others(lotka_volterra_basis):

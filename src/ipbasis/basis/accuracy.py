@@ -96,7 +96,20 @@ def measure_accuracy(
     solver = ForwardProblem(problem, forward.without_training_terms(), quadrature.points.dtype)
     with torch.no_grad():
         evaluated = solver.evaluate(features, quadrature.points)
-    return task_errors(solver, evaluated, quadrature, tasks, truth).accuracy()
+    errors = task_errors(solver, evaluated, quadrature, tasks, truth)
+    by_range = _by_range(problem, tasks, errors.residual / errors.size)
+    return errors.accuracy().model_copy(update={"by_range": by_range})
+
+
+def _by_range(problem: Problem, tasks: Tasks, squares: Tensor) -> dict[str, list[float | None]]:
+    """Roots of the mean squares of the tasks in each quarter of the ranges they are drawn from, see `Accuracy`."""
+    found = {}
+    drawn = np.hstack([tasks.parameters, tasks.initial])
+    for name, values, (low, high) in zip(problem.known_names, drawn.T, problem.unknown_ranges, strict=True):
+        quarters = ((values - low) / (high - low) * 4).astype(int).clip(0, 3)
+        parts = [squares[torch.as_tensor(quarters == quarter)] for quarter in range(4)]
+        found[name] = [part.mean().sqrt().item() if len(part) else None for part in parts]
+    return found
 
 
 def _best_approximation(features: Tensor, truth: Tensor) -> Tensor:

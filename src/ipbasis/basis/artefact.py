@@ -35,6 +35,8 @@ class Accuracy(Declared):
         median_residual: the median of the relative residual; far below `residual` where few tasks are hard.
         approximation: root mean square of the smallest relative error that any readouts leave; None without a
             reference.
+        by_range: for each parameter and each ``initial_<name>`` that has a range, `residual` of the tasks in each
+            quarter of it; None where there are none.
     """
 
     residual: PositiveFloat
@@ -42,6 +44,7 @@ class Accuracy(Declared):
     worst_residual: PositiveFloat | None = None
     median_residual: PositiveFloat | None = None
     approximation: PositiveFloat | None = None
+    by_range: dict[str, list[PositiveFloat | None]] = {}
 
     @property
     def level(self) -> float:
