@@ -1,9 +1,14 @@
 """Stage query: every cell of a problem on the bases of all numbers of readouts."""
 
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
 import hydra
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
@@ -49,35 +54,62 @@ def _crossed(settings: Settings, bases: dict[str, Basis]) -> list[dict]:
     ]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One recipe on the bases of one number of readouts.
+
+    Args:
+        settings: configuration of the recipe.
+        method: name of the recipe.
+        sensitivity: see `Question`, of each set.
+        shown: names of the cells that the pictures show.
+    """
+
+    settings: Settings
+    method: str
+    sensitivity: dict[int, np.ndarray | None]
+    shown: list[str]
+
+
+def answered(job: Job) -> tuple[list[dict], list[dict]]:
+    """Rows of the online table, and of that of each solver on each basis; the estimates are written."""
+    settings, readouts = job.settings, job.settings["basis"]["readouts"]
+    bases = {
+        recipe: Basis.load(recipe_directory(settings["basis"]["problem"], readouts, recipe))
+        for recipe in settings["recipes"]
+    }
+    source, count = settings["recipe"]["source"], settings["recipe"]["queries"]
+    sets = {number: read_set(settings, number, count) for number in job.sensitivity}
+    questions = [Question(cell, *sets[cell.set], job.sensitivity[cell.set]) for cell in cells(settings)]
+    answers = query(settings, bases[source], questions)
+    for question, answer in zip(questions, answers, strict=True):
+        name = question.cell.name
+        _write(settings, f"{job.method}_{name}", answer, question.simulated if name in job.shown else None)
+    own = {"basis": source, "solver": settings["online"]["solver"], **answers[0].row}
+    return [answer.row for answer in answers], [own, *_crossed(settings, bases)]
+
+
 def work(settings: Settings, tracker: Tracker) -> None:
     sensitivity = {number: _ideal(settings, number) for number in range(len(settings["observations"]["sets"]))}
-    shown = [cell.name for cell in shown_cells(settings)]
-    rows, crossed = [], []
-    for readouts in trained_readouts(settings["basis"]["problem"]):
-        bases = {
-            recipe: Basis.load(recipe_directory(settings["basis"]["problem"], readouts, recipe))
-            for recipe in settings["recipes"]
-        }
-        for method in methods(settings):
-            chosen = composed(recipe=method, basis__readouts=readouts)
-            source, count = chosen["recipe"]["source"], chosen["recipe"]["queries"]
-            sets = {number: read_set(chosen, number, count) for number in sensitivity}
-            questions = [Question(cell, *sets[cell.set], sensitivity[cell.set]) for cell in cells(chosen)]
-            answers = query(chosen, bases[source], questions)
-            for question, answer in zip(questions, answers, strict=True):
-                name = question.cell.name
-                _write(chosen, f"{method}_{name}", answer, question.simulated if name in shown else None)
-            rows += [answer.row for answer in answers]
-            tracker.history(
-                [{**answer.row, "step": step} for step, answer in enumerate(answers)],
-                prefix=f"{method}_readouts_{readouts}_",
-            )
-            crossed.append({"basis": source, "solver": chosen["online"]["solver"], **answers[0].row})
-            crossed += _crossed(chosen, bases)
+    shown, workers = [cell.name for cell in shown_cells(settings)], settings["threads"]
+    jobs = [
+        Job({**composed(recipe=method, basis__readouts=readouts), "threads": 1}, method, sensitivity, shown)
+        for readouts in trained_readouts(settings["basis"]["problem"])
+        for method in methods(settings)
+    ]
+    if workers == 1:
+        done = list(map(answered, tqdm(jobs, desc="query")))
+    else:
+        # side by side, one core each: most operations are too small to be shared
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            done = list(tqdm(pool.map(answered, jobs), desc="query", total=len(jobs)))
+    for job, (rows, _) in zip(jobs, done, strict=True):
+        history = [{**row, "step": step} for step, row in enumerate(rows)]
+        tracker.history(history, prefix=f"{job.method}_readouts_{job.settings['basis']['readouts']}_")
     folder = DATA / "estimates" / settings["problem"]["name"] / "online"
-    for name, table in (("online", rows), ("crossed", crossed)):
+    for number, name in enumerate(("online", "crossed")):
         with replacing_file(folder / f"{name}.csv") as temporary:
-            pd.DataFrame(table).to_csv(temporary, index=False)
+            pd.DataFrame([row for tables in done for row in tables[number]]).to_csv(temporary, index=False)
     tracker.artefact(folder, "estimates")
 
 
