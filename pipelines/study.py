@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
-from ipbasis.evaluation.study_figures import plot_readouts
+from ipbasis.evaluation.study_figures import plot_readouts, plot_variants
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, simulate
@@ -25,7 +25,7 @@ from pipelines.outputs import write_figure, write_table
 from pipelines.querying import Question, query
 from pipelines.training import offline_row, train_basis
 
-FIGURES = {"readouts": plot_readouts}  # of the studies in conf/study that have one
+FIGURES = {"readouts": plot_readouts, "training": plot_variants}  # of the studies in conf/study that have one
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
 

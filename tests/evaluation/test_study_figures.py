@@ -13,6 +13,7 @@ from ipbasis.evaluation.study_figures import (
     plot_coverage,
     plot_readouts,
     plot_throughput,
+    plot_variants,
 )
 
 PROBLEMS = ["damped_oscillator", "lotka_volterra"]
@@ -119,3 +120,20 @@ def test_readouts_shows_each_training_solver_and_length_by_width():
     (line,) = [line for line in lines if line.get_label() == "published training, published solver"]
     assert list(line.get_ydata()) == list(longest["a1_mae"])
     assert line.get_linewidth() == max(other.get_linewidth() for other in lines)
+
+
+def test_variants_shows_every_training_by_its_time():
+    cells = list(product(["adam", "soap"], [4, 12], [0.003, 0.01]))
+    names = ["optimiser", "readouts", "learning_rate"]
+    table = pd.DataFrame(cells, columns=[f"offline.training.{name}" for name in names])
+    rng = np.random.default_rng(0)
+    table = table.assign(
+        problem="quantum_oscillator",
+        offline_seconds=rng.uniform(10, 100, len(table)),
+        offline_residual_accuracy=rng.uniform(1e-3, 1e-1, len(table)),
+    )
+    (axes,) = plot_variants(table).axes
+    (line,) = [line for line in axes.get_lines() if line.get_label() == "SOAP, 12 tasks, rate 0.003"]
+    row = table.iloc[cells.index(("soap", 12, 0.003))]
+    assert line.get_xydata().tolist() == [[row["offline_seconds"], row["offline_residual_accuracy"]]]
+    assert len({(line.get_color(), line.get_marker(), line.get_markersize()) for line in axes.get_lines()}) == 8

@@ -304,3 +304,36 @@ def plot_readouts(table: pd.DataFrame) -> Figure:
         fontsize=11,
     )
     return figure
+
+
+def plot_variants(table: pd.DataFrame) -> Figure:
+    """Residual that a training reaches against its time, for each optimiser, learning rate and number of tasks.
+
+    Args:
+        table: of the study: columns ``offline.training.optimiser``, ``offline.training.learning_rate``,
+            ``offline.training.readouts``, ``offline_residual_accuracy``, ``offline_seconds``.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    keys = [f"offline.training.{name}" for name in ("optimiser", "readouts", "learning_rate")]
+    colours = dict(zip(sorted(table[keys[0]].unique()), _COLOURS, strict=False))
+    markers = dict(zip(sorted(table[keys[1]].unique()), _MARKERS, strict=False))
+    sizes = {rate: 5 + 4 * number for number, rate in enumerate(sorted(table[keys[2]].unique()))}
+    for (optimiser, tasks, rate), some in table.groupby(keys):
+        axes.plot(
+            some["offline_seconds"],
+            some["offline_residual_accuracy"],
+            linestyle="",
+            color=colours[optimiser],
+            marker=markers[tasks],
+            markersize=sizes[rate],
+            label=f"{optimiser.upper() if optimiser == 'soap' else optimiser.title()}, {tasks} tasks, rate {rate:g}",
+        )
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.set_xlabel("seconds of training, two at a time")
+    axes.set_ylabel("relative residual, unseen tasks")
+    problem = table["problem"].iloc[0].replace("_", " ")
+    axes.set_title(f"Training of the {problem} at equal numbers of steps", fontsize=10)
+    _legend(figure, 2)
+    return figure
