@@ -85,8 +85,8 @@ class Evaluated:
 
     def detached(self) -> "Evaluated":
         """The same in float64 and without gradients."""
-        features = {index: values.detach().double() for index, values in self.features.items()}
-        return Evaluated(features, self.condition_rows.detach().double())
+        features = {index: values.detach() for index, values in self.features.items()}
+        return Evaluated(features, self.condition_rows.detach()).double()
 
     def first(self, count: int) -> "Evaluated":
         """The first features alone."""

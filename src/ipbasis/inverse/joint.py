@@ -26,7 +26,8 @@ _RISES = 2  # steps in a row that may rise
 _IN_CACHE = 16  # queries whose Jacobians are held at once
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
-_HASTE, _LEAP = 2.0, 1.5  # factor on what the evidence asks of the logarithm of a level, and how far to go at most
+_FALL = 0.2  # factor on a level until the evidence asks for a higher one
+_LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -306,6 +307,7 @@ def _fit(
     first: Tensor,
     noise: tuple[Tensor, Tensor],
     floors: tuple[Tensor | None, Tensor],
+    usual: Tensor,
     settings: GaussNewtonSettings,
     rounds: int = _ROUNDS,
 ) -> _Found:
@@ -317,6 +319,7 @@ def _fit(
         first: (B,) level of the residual to start from, in stages.
         noise: (B,) first noise and first level to reach.
         floors: (B,) smallest noise, None if the noise is given, and smallest level.
+        usual: (B,) level up to which the equation counts as met.
         settings: of the solver.
         rounds: variances to try at most.
     """
@@ -333,6 +336,8 @@ def _fit(
         converged=torch.zeros(queries, dtype=torch.bool),
     )
     rows, begin, before = torch.arange(queries), width**0.5 / first, None
+    rose = torch.zeros(queries, dtype=torch.bool)
+    best = torch.stack([torch.full_like(first, torch.inf), *noise])
     for number in range(rounds):
         part, final = online.select(rows), width**0.5 / level
         if settings.physics_weight is not None:
@@ -351,15 +356,22 @@ def _fit(
         if settings.physics_weight is None:
             asked = (state.physics * width / (used - part.free.sum(1)).clamp_min(1.0)).sqrt().maximum(floors[1][rows])
         pull = (asked / level).log()
+        evidence = state.objective(weights) + part.data_rest.sum(1) * weights.data.square()
+        evidence += 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+        evidence -= 2 * (part.counts.sum(1) * weights.data.log() + width * weights.physics.log())
+        # too low a level forces the equation on the data, whose misfit is then taken for noise or left
+        worse = evidence > best[0] + _LOSS
+        best = torch.where(worse, best, torch.stack([evidence, std, level]))
         # far above the level sought the evidence asks for a small part of the way
-        lower = (level * (_HASTE * pull).clamp_min(-_LEAP).exp()).maximum(floors[1][rows])
+        falls = ~rose & (pull < 0)
+        lower = torch.where(falls, level * _FALL, asked).maximum(floors[1][rows])
         errors = inverse[:, width:, width:].diagonal(dim1=1, dim2=2).sqrt()
-        moved = pull.abs() > _LEVEL_CHANGE
+        moved = (pull.abs() > _LEVEL_CHANGE) | (falls & (level > floors[1][rows]))
         if before is not None:
             shift = (state.parameters - before[0]).abs() / errors
             calm = (shift < _CALM) & ((errors / before[1]).log().abs() < _CALM)
-            moved &= ~(calm | (part.free == 0)).all(1)
-        moved |= (updated / std).log().abs() > _NOISE_CHANGE
+            moved &= ~((calm | (part.free == 0)).all(1) & (level < usual[rows]))
+        moved |= ((updated / std).log().abs() > _NOISE_CHANGE) | worse
         done = ~moved | (number == rounds - 1)
         at = rows[done]
         found = replace(found, state=put(found.state, at, select(state, done)))
@@ -367,8 +379,9 @@ def _fit(
         found.inverse[at], found.freedom[at] = inverse[done], freedom[done]
         found.converged[at] = (settled & (faults == 0))[done]
         rows, begin, before = rows[~done], weights.physics[~done], (state.parameters[~done], errors[~done])
-        state, std = select(state, ~done), updated[~done]
-        level = torch.where(pull > 0, asked, lower)[~done]
+        rose = (rose | (pull > 0) | worse)[~done]
+        std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]
+        best, state = best[:, ~done], select(state, ~done)
         if not len(rows):
             break
     return found
@@ -400,19 +413,22 @@ def joint_gauss_newton(
     floor = accuracy.floor * online.amplitude
     floors = (floor if noise_std is None else None, accuracy.level * online.amplitude)
     # with few functions the many terms of a library fit anything
+    usual = accuracy.residual * online.amplitude
     part = online if online.physics.coarse is None or optional is not None else online.coarse
     smoothed = smooth(part, noise_std)
     std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
     state = _linearise(part, smoothed.mean, _start(part, smoothed))
     # from a weak equation to a strong one: the other way round the search would be slow until the level rose
     level = state.physics.sqrt().maximum(floors[1])
-    found = _fit(part, state, level, (std, level), floors, settings, _ROUNDS if part is online else _COARSE_ROUNDS)
+    found = _fit(
+        part, state, level, (std, level), floors, usual, settings, _ROUNDS if part is online else _COARSE_ROUNDS
+    )
     iterations = found.iterations
     if part is not online:
         level = part.data_root.shape[2] ** 0.5 / found.weights.physics
         state = _linearise(online, found.state.unknowns @ online.physics.embedding.T, found.state.parameters)
         level = torch.maximum(level, floors[1])
-        found = _fit(online, state, level, (1 / found.weights.data, level), floors, settings)
+        found = _fit(online, state, level, (1 / found.weights.data, level), floors, usual, settings)
         iterations = iterations + found.iterations
     width = online.data_root.shape[2]
     if optional is not None:
@@ -423,7 +439,7 @@ def joint_gauss_newton(
         parameters = torch.where(dropped, 0.0, found.state.parameters)
         state = _linearise(online, found.state.unknowns, parameters)
         level = width**0.5 / found.weights.physics
-        found = _fit(online, state, level, (1 / found.weights.data, level), floors, settings)
+        found = _fit(online, state, level, (1 / found.weights.data, level), floors, usual, settings)
         iterations = iterations + found.iterations
     state, weights, inverse = found.state, found.weights, found.inverse
     rest, coordinates = online.data_rest.sum(1), online.physics.coordinates
