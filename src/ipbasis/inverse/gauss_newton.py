@@ -22,6 +22,7 @@ _SETTLED = 1e-2  # relative change of the noise, itself known to no better than 
 _AT_REST = 1e-2
 _FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
 _SMOOTHINGS = (1e-5, 1e-1)  # physics against data, in the roots
+_KINK = 2.0  # of the worst residual in validation, up to which a residual is the fault of the basis
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
@@ -203,8 +204,9 @@ class _Own:
 
     Where the conditions determine the solution, the residual of the best solution in the basis differs
     from one parameter to the next, and would pull the estimates to those that the basis happens to solve
-    best. It says nothing of the data, so it is taken off the objective, up to the worst seen in validation:
-    beyond that the parameters are where the basis knows nothing.
+    best. It says nothing of the data, so it is taken off the objective, up to somewhat above the worst seen in
+    validation: beyond that the parameters are where the basis knows nothing. What is worst is often found at the
+    ends of the trained ranges, and the kink must not lie there.
 
     Args:
         objective: (B,) zero where there is nothing to take off.
@@ -239,7 +241,7 @@ def _own(online: Online, parameters: Tensor, weights: Weights, accuracy: Accurac
     online = replace(online, priors=online.priors.without_distributions())
     point = _eliminate(online, parameters, alone)
     _, jacobian = _jacobian(online, point, alone)
-    worst = ((accuracy.worst_residual or accuracy.residual) * online.amplitude * weights.physics).square()
+    worst = (_KINK * (accuracy.worst_residual or accuracy.residual) * online.amplitude * weights.physics).square()
     below = (point.objective < worst).to(parameters.dtype)
     return _Own(
         torch.minimum(point.objective, worst),
