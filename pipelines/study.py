@@ -13,7 +13,7 @@ from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.evaluation.study_figures import plot_readouts, plot_variants
@@ -96,7 +96,9 @@ class CollectTable(Callback):
                 write_table(table, f"study_{name}", tracker)
                 write_figure(FIGURES[name](table), f"study_{name}", tracker)
 
-        run_stage("collect", config, log, group=str(sweep), group_name=f"study {sweep.name}")
+        # at the end of a multirun some of Hydra's own values are missing
+        chosen = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        run_stage("collect", chosen, log, group=str(sweep), group_name=f"study {sweep.name}")
         print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
         print(f"written to {sweep / 'table.csv'}")
 

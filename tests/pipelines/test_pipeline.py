@@ -148,6 +148,7 @@ def test_multirun_study_collects_one_table(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    assert f"written to {sweep / 'table.csv'}" in done.stdout  # after all is logged
     table = pd.read_csv(sweep / "table.csv")
     cells = set(zip(table["basis.readouts"], table["observations.noise"], strict=True))
     assert cells == {(5, 0), (5, 1), (6, 0), (6, 1)}
