@@ -1,14 +1,11 @@
 """What the baseline stages share: queries one by one, scored like ours."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from ipbasis.baselines.fit import Fit, Query
 from ipbasis.errors import InputError
@@ -18,7 +15,7 @@ from ipbasis.problem import Problem
 from ipbasis.reference.terms import true_terms
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, Observed, cells, read_cell, tasks_of
-from pipelines.common import DATA, Settings
+from pipelines.common import DATA, Settings, side_by_side
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,7 @@ def fit_all(
         workers: how many are answered at a time.
         name: of the progress bar.
     """
-    settings, every = zip(*jobs, strict=True)
-    if workers == 1:
-        return list(zip(every, map(fit, settings, tqdm(every, desc=name)), strict=True))
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        return list(zip(every, tqdm(pool.map(fit, settings, every), desc=name, total=len(every)), strict=True))
+    return list(zip([question for _, question in jobs], side_by_side(fit, jobs, workers, name), strict=True))
 
 
 def query_row(settings: Settings, source: str, question: Question, fit: Fit) -> dict:

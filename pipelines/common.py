@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
 from ipbasis.errors import InputError
 from ipbasis.tracking import Tracker, tracked_run
@@ -52,6 +55,23 @@ def recipe_directory(problem: str, readouts: int, recipe: str) -> Path:
     """Where the basis of a recipe lies; the published one's below ours."""
     directory = MODELS / problem / f"readouts-{readouts}"
     return directory if recipe == "ipbasis" else directory / recipe
+
+
+def side_by_side(work: Callable[..., Any], jobs: Sequence[tuple], workers: int, name: str) -> list:
+    """What a function returns for each job, several at a time, each on a core of its own.
+
+    Most operations on small batches are too small to be shared by the cores.
+
+    Args:
+        work: at the top level of a module, takes the arguments of a job.
+        jobs: arguments of each call.
+        workers: processes; with one the work is done in this one.
+        name: of the progress bar.
+    """
+    if workers == 1:
+        return [work(*job) for job in tqdm(jobs, desc=name)]
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        return list(tqdm(pool.map(work, *zip(*jobs, strict=True)), desc=name, total=len(jobs)))
 
 
 def _git(*arguments: str) -> str:

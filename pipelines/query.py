@@ -1,14 +1,9 @@
 """Stage query: every cell of a problem on the bases of all numbers of readouts."""
 
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
-
 import hydra
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.files import replacing_file
@@ -16,7 +11,16 @@ from ipbasis.problem import Problem
 from ipbasis.reference.sensitivities import sensitivities
 from ipbasis.tracking import Tracker
 from pipelines.cells import cells, points_of, read_set, shown_cells, shown_queries, tasks_of
-from pipelines.common import DATA, Settings, composed, methods, recipe_directory, run_stage, trained_readouts
+from pipelines.common import (
+    DATA,
+    Settings,
+    composed,
+    methods,
+    recipe_directory,
+    run_stage,
+    side_by_side,
+    trained_readouts,
+)
 from pipelines.querying import Answer, Question, fits, query, term_surfaces
 
 
@@ -54,58 +58,48 @@ def _crossed(settings: Settings, bases: dict[str, Basis]) -> list[dict]:
     ]
 
 
-@dataclass(frozen=True)
-class Job:
-    """One recipe on the bases of one number of readouts.
+def answered(
+    settings: Settings, method: str, sensitivity: dict[int, np.ndarray | None], shown: list[str]
+) -> tuple[list[dict], list[dict]]:
+    """Answer every cell by one recipe on the bases of one number of readouts; the estimates are written.
 
     Args:
         settings: configuration of the recipe.
         method: name of the recipe.
         sensitivity: see `Question`, of each set.
         shown: names of the cells that the pictures show.
+
+    Returns:
+        rows of the online table, and of that of each solver on each basis.
     """
-
-    settings: Settings
-    method: str
-    sensitivity: dict[int, np.ndarray | None]
-    shown: list[str]
-
-
-def answered(job: Job) -> tuple[list[dict], list[dict]]:
-    """Rows of the online table, and of that of each solver on each basis; the estimates are written."""
-    settings, readouts = job.settings, job.settings["basis"]["readouts"]
+    readouts = settings["basis"]["readouts"]
     bases = {
         recipe: Basis.load(recipe_directory(settings["basis"]["problem"], readouts, recipe))
         for recipe in settings["recipes"]
     }
     source, count = settings["recipe"]["source"], settings["recipe"]["queries"]
-    sets = {number: read_set(settings, number, count) for number in job.sensitivity}
-    questions = [Question(cell, *sets[cell.set], job.sensitivity[cell.set]) for cell in cells(settings)]
+    sets = {number: read_set(settings, number, count) for number in sensitivity}
+    questions = [Question(cell, *sets[cell.set], sensitivity[cell.set]) for cell in cells(settings)]
     answers = query(settings, bases[source], questions)
     for question, answer in zip(questions, answers, strict=True):
         name = question.cell.name
-        _write(settings, f"{job.method}_{name}", answer, question.simulated if name in job.shown else None)
+        _write(settings, f"{method}_{name}", answer, question.simulated if name in shown else None)
     own = {"basis": source, "solver": settings["online"]["solver"], **answers[0].row}
     return [answer.row for answer in answers], [own, *_crossed(settings, bases)]
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
     sensitivity = {number: _ideal(settings, number) for number in range(len(settings["observations"]["sets"]))}
-    shown, workers = [cell.name for cell in shown_cells(settings)], settings["threads"]
+    shown = [cell.name for cell in shown_cells(settings)]
     jobs = [
-        Job({**composed(recipe=method, basis__readouts=readouts), "threads": 1}, method, sensitivity, shown)
+        ({**composed(recipe=method, basis__readouts=readouts), "threads": 1}, method, sensitivity, shown)
         for readouts in trained_readouts(settings["basis"]["problem"])
         for method in methods(settings)
     ]
-    if workers == 1:
-        done = list(map(answered, tqdm(jobs, desc="query")))
-    else:
-        # side by side, one core each: most operations are too small to be shared
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            done = list(tqdm(pool.map(answered, jobs), desc="query", total=len(jobs)))
-    for job, (rows, _) in zip(jobs, done, strict=True):
+    done = side_by_side(answered, jobs, settings["threads"], "query")
+    for (chosen, method, *_), (rows, _) in zip(jobs, done, strict=True):
         history = [{**row, "step": step} for step, row in enumerate(rows)]
-        tracker.history(history, prefix=f"{job.method}_readouts_{job.settings['basis']['readouts']}_")
+        tracker.history(history, prefix=f"{method}_readouts_{chosen['basis']['readouts']}_")
     folder = DATA / "estimates" / settings["problem"]["name"] / "online"
     for number, name in enumerate(("online", "crossed")):
         with replacing_file(folder / f"{name}.csv") as temporary:

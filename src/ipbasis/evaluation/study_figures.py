@@ -34,15 +34,22 @@ _NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal error
 _LAYOUTS = {"common": ("-", "the same points for all queries"), "own": (":", "points of its own for each query")}
 
 
-def _panels(table: pd.DataFrame, height: float = 4.2) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
-    """A figure with one panel per problem side by side, and the rows of each."""
-    problems = list(table.groupby("problem", sort=False))
-    figure = Figure(figsize=(4.2 * len(problems) + 0.6, height), layout="constrained")
-    axes = figure.subplots(1, len(problems), sharey=True, squeeze=False)[0]
-    for panel, (problem, _) in zip(axes, problems, strict=True):
-        panel.set_title(problem.replace("_", " "), fontsize=10)
+def _panels(
+    table: pd.DataFrame, titles: pd.Series, height: float = 4.2
+) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with panels side by side, one for the rows of each title."""
+    parts = list(table.groupby(titles, sort=False))
+    figure = Figure(figsize=(4.2 * len(parts) + 0.6, height), layout="constrained")
+    axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for panel, (title, _) in zip(axes, parts, strict=True):
+        panel.set_title(title, fontsize=10)
         panel.grid(alpha=0.3)
-    return figure, [(panel, rows) for panel, (_, rows) in zip(axes, problems, strict=True)]
+    return figure, [(panel, rows) for panel, (_, rows) in zip(axes, parts, strict=True)]
+
+
+def _by_problem(table: pd.DataFrame, height: float = 4.2) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with one panel per problem, and the rows of each."""
+    return _panels(table, table["problem"].str.replace("_", " "), height)
 
 
 def _legend(figure: Figure, columns: int) -> None:
@@ -68,7 +75,7 @@ def plot_accuracy(table: pd.DataFrame, bar: float) -> Figure:
         table: columns ``problem``, ``noise_percent``, ``observations``, ``parameter``, ``rmse_over_cramer_rao``.
         bar: the ratio that is aimed at.
     """
-    figure, panels = _panels(table)
+    figure, panels = _by_problem(table)
     for axes, rows in panels:
         for number, (noise, some) in enumerate(rows.groupby("noise_percent")):
             style = {"color": _COLOURS[number], "marker": _MARKERS[number]}
@@ -103,7 +110,7 @@ def plot_coverage(table: pd.DataFrame, slack: float) -> Figure:
             ``coverage``.
         slack: how far off the coverage of the highest level may be.
     """
-    figure, panels = _panels(table)
+    figure, panels = _by_problem(table)
     levels = sorted(table["level"].unique())
     for axes, rows in panels:
         cells = rows[["noise_percent", "observations"]].drop_duplicates()
@@ -145,7 +152,7 @@ def plot_convergence(table: pd.DataFrame, bar: float) -> Figure:
             is needed), ``share``.
         bar: the share that is aimed at.
     """
-    figure, panels = _panels(table)
+    figure, panels = _by_problem(table)
     for axes, rows in panels:
         for (source, variant), some in rows.fillna({"variant": ""}).groupby(["source", "variant"], sort=False):
             label, style = SOURCES[source], {"color": COLOURS[source]}
@@ -171,7 +178,7 @@ def plot_throughput(table: pd.DataFrame, bars: Mapping[str, Mapping[str, float]]
             ``least_squares_seconds``.
         bars: for some problems what is aimed at, by layout.
     """
-    figure, panels = _panels(table, 4.8)
+    figure, panels = _by_problem(table, 4.8)
     counts = sorted(table["observations"].unique())
     for axes, rows in panels:
         for (layout, count), some in rows.groupby(["layout", "observations"], sort=False):
@@ -273,10 +280,9 @@ def plot_readouts(table: pd.DataFrame) -> Figure:
         ("ipbasis", "ipbasis"): "training and solver of ipbasis",
     }
     lengths = sorted(table["study.length"].unique())
-    widths = list(table.groupby("basis.width"))
-    figure = Figure(figsize=(4.2 * len(widths) + 0.6, 4.8), layout="constrained")
-    panels = figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
-    for axes, (width, rows) in zip(panels, widths, strict=True):
+    table = table.sort_values("basis.width")
+    figure, panels = _panels(table, table["basis.width"].map("{} features".format), 4.8)
+    for axes, rows in panels:
         for number, (kind, text) in enumerate(kinds.items()):
             mine = rows[(rows["recipe"] == kind[0]) & (solvers[rows.index] == kind[1])]
             for length, some in mine.groupby("study.length"):
@@ -292,11 +298,9 @@ def plot_readouts(table: pd.DataFrame) -> Figure:
                     alpha=0.4 + 0.6 * weight / len(lengths),
                     label=text if length == lengths[-1] else None,
                 )
-        axes.set_title(f"{width} features", fontsize=10)
         axes.set_yscale("log")
-        axes.grid(alpha=0.3)
         _numbers(axes, rows["basis.readouts"], "tasks (readouts) of the training")
-    panels[0].set_ylabel("mean absolute error of a1, clean data")
+    panels[0][0].set_ylabel("mean absolute error of a1, clean data")
     _legend(figure, 2)
     thin, thick = (f"{length:g} x" for length in (lengths[0], lengths[-1]))
     figure.suptitle(

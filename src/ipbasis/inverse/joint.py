@@ -304,8 +304,7 @@ class _Found:
 def _fit(
     online: Online,
     state: _State,
-    first: Tensor,
-    noise: tuple[Tensor, Tensor],
+    variances: tuple[Tensor, Tensor],
     floors: tuple[Tensor | None, Tensor],
     usual: Tensor,
     settings: GaussNewtonSettings,
@@ -316,8 +315,7 @@ def _fit(
     Args:
         online: the batch.
         state: where to start.
-        first: (B,) level of the residual to start from, in stages.
-        noise: (B,) first noise and first level to reach.
+        variances: (B,) first noise and first level of the residual.
         floors: (B,) smallest noise, None if the noise is given, and smallest level.
         usual: (B,) level up to which the equation counts as met.
         settings: of the solver.
@@ -326,18 +324,18 @@ def _fit(
     width, queries = online.data_root.shape[2], len(online)
     size = state.normal_physics.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     stiffest = STIFFEST * online.data_root.square().sum((1, 2)).sqrt() / size
-    std, level = noise
+    std, level = variances
     found = _Found(
         state=state,
-        weights=Weights(1 / noise[0], width**0.5 / first),
+        weights=Weights(1 / std, width**0.5 / level),
         inverse=torch.zeros_like(state.normal_physics),
         freedom=online.counts.sum(1).double(),
         iterations=torch.zeros(queries, dtype=torch.long),
         converged=torch.zeros(queries, dtype=torch.bool),
     )
-    rows, begin, before = torch.arange(queries), width**0.5 / first, None
+    rows, begin, before = torch.arange(queries), width**0.5 / level, None
     rose = torch.zeros(queries, dtype=torch.bool)
-    best = torch.stack([torch.full_like(first, torch.inf), *noise])
+    best = torch.stack([torch.full_like(level, torch.inf), std, level])
     for number in range(rounds):
         part, final = online.select(rows), width**0.5 / level
         if settings.physics_weight is not None:
@@ -412,23 +410,22 @@ def joint_gauss_newton(
     """
     floor = accuracy.floor * online.amplitude
     floors = (floor if noise_std is None else None, accuracy.level * online.amplitude)
-    # with few functions the many terms of a library fit anything
     usual = accuracy.residual * online.amplitude
+    # with few functions the many terms of a library fit anything
     part = online if online.physics.coarse is None or optional is not None else online.coarse
     smoothed = smooth(part, noise_std)
     std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
     state = _linearise(part, smoothed.mean, _start(part, smoothed))
     # from a weak equation to a strong one: the other way round the search would be slow until the level rose
     level = state.physics.sqrt().maximum(floors[1])
-    found = _fit(
-        part, state, level, (std, level), floors, usual, settings, _ROUNDS if part is online else _COARSE_ROUNDS
-    )
+    rounds = _ROUNDS if part is online else _COARSE_ROUNDS
+    found = _fit(part, state, (std, level), floors, usual, settings, rounds)
     iterations = found.iterations
     if part is not online:
         level = part.data_root.shape[2] ** 0.5 / found.weights.physics
         state = _linearise(online, found.state.unknowns @ online.physics.embedding.T, found.state.parameters)
         level = torch.maximum(level, floors[1])
-        found = _fit(online, state, level, (1 / found.weights.data, level), floors, usual, settings)
+        found = _fit(online, state, (1 / found.weights.data, level), floors, usual, settings)
         iterations = iterations + found.iterations
     width = online.data_root.shape[2]
     if optional is not None:
@@ -439,7 +436,7 @@ def joint_gauss_newton(
         parameters = torch.where(dropped, 0.0, found.state.parameters)
         state = _linearise(online, found.state.unknowns, parameters)
         level = width**0.5 / found.weights.physics
-        found = _fit(online, state, level, (1 / found.weights.data, level), floors, usual, settings)
+        found = _fit(online, state, (1 / found.weights.data, level), floors, usual, settings)
         iterations = iterations + found.iterations
     state, weights, inverse = found.state, found.weights, found.inverse
     rest, coordinates = online.data_rest.sum(1), online.physics.coordinates
