@@ -4,6 +4,7 @@ import itertools
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def _gauss_newton(
     """Estimates of a batch, found on the device that the equations are on."""
     device = physics.coordinates.device
     basis, accuracy = basis.on(device), basis.record.accuracy
-    with device:
+    # on the CPU tensors are made anyway, and the context would cost as much as small operations
+    with nullcontext() if device.type == "cpu" else device:
         cells, by_query = _noise(basis, batch, noise_std)
         online = assemble(basis, physics, batch, cells)
         if isinstance(physics, AffinePhysics):

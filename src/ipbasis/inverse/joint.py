@@ -4,6 +4,7 @@ The weight of the equation is raised in stages from what a smooth fit of the dat
 can, so that the search never has to follow a narrow curved valley from afar.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
-from ipbasis.inverse.rows import put, select
+from ipbasis.inverse.rows import overwrite, select, unwritten
 from ipbasis.inverse.smoothing import Smooth, smooth
 from ipbasis.inverse.solution import Solution
 
@@ -23,7 +24,7 @@ _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a
 _LAST_GAIN = 0.1  # decrease after which the next step, of quadratic convergence, is not worth it
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
 _RISES = 2  # steps in a row that may rise
-_IN_CACHE = 16  # queries whose Jacobians are held at once
+_IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
 _FALL = 0.2  # factor on a level until the evidence asks for a higher one
@@ -74,8 +75,7 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     by_parameter = by_parameter.transpose(2, 3) * online.free[:, None, None]
     normal = unknowns.new_empty(len(unknowns), width + count, width + count)
     gradient = unknowns.new_empty(len(unknowns), width + count)
-    for at in range(0, len(unknowns), _IN_CACHE):
-        part = slice(at, at + _IN_CACHE)
+    for part in _chunks(normal):
         matrix = physics.spread(by_jet[part], by_parameter[part]).flatten(1, 2)
         torch.bmm(matrix.mT, matrix, out=normal[part])
         gradient[part] = (matrix.mT @ residual[part, :, None]).squeeze(2)
@@ -105,12 +105,19 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     )
 
 
-def _normal(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Normal matrix (B, N + P, N + P) scaled to a diagonal of one, and the scale (B, N + P)."""
+def _chunks(matrices: Tensor) -> Iterator[slice]:
+    """Parts of the queries whose matrices (B, n, n) stay in the cache of a core."""
+    step = max(1, _IN_CACHE // matrices[0].numel())
+    return (slice(at, at + step) for at in range(0, len(matrices), step))
+
+
+def _normal(online: Online, state: _State, weights: Weights, part: slice) -> tuple[Tensor, Tensor]:
+    """Normal matrices (b, N + P, N + P) of a part, scaled to a diagonal of one, and the scales (b, N + P)."""
     width = online.data_root.shape[2]
-    normal = state.normal_physics * weights.physics.square()[:, None, None]
-    normal[:, :width, :width].addcmul_(online.data_normal, weights.data.square()[:, None, None])
-    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors)
+    normal = state.normal_physics[part] * weights.physics[part].square()[:, None, None]
+    of_data = online.data_normal if len(online.data_normal) == 1 else online.data_normal[part]
+    normal[:, :width, :width].addcmul_(of_data, weights.data[part].square()[:, None, None])
+    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors[part])
     diagonal = normal.diagonal(dim1=1, dim2=2)
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
     normal.mul_(scale[:, None]).mul_(scale[..., None])
@@ -121,15 +128,17 @@ def _normal(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Te
 def _step(online: Online, state: _State, weights: Weights, damping: Tensor) -> tuple[Tensor, Tensor]:
     """Step (B, N + P) of Levenberg and Marquardt, and the decrease (B,) of the objective that it predicts."""
     width = state.unknowns.shape[1]
-    normal, scale = _normal(online, state, weights)
     gradient = state.gradient(weights)
     held = torch.nn.functional.pad(online.priors.blocked(state.parameters, gradient[:, width:]), (width, 0))
-    if held.any():
-        normal.masked_fill_(held[:, None] | held[..., None], 0.0)
-        gradient = gradient.masked_fill(held, 0.0)
-    normal.diagonal(dim1=1, dim2=2).add_(damping[:, None] + held)
-    factor, _ = torch.linalg.cholesky_ex(normal)
-    step = -scale * torch.cholesky_solve((scale * gradient)[..., None], factor).squeeze(2)
+    gradient = gradient.masked_fill(held, 0.0)
+    step = torch.empty_like(gradient)
+    for part in _chunks(state.normal_physics):
+        normal, scale = _normal(online, state, weights, part)
+        if held[part].any():
+            normal.masked_fill_(held[part, None] | held[part, :, None], 0.0)
+        normal.diagonal(dim1=1, dim2=2).add_(damping[part, None] + held[part])
+        factor, _ = torch.linalg.cholesky_ex(normal)
+        step[part] = -scale * torch.cholesky_solve((scale * gradient[part])[..., None], factor).squeeze(2)
     step = step.nan_to_num(0.0, 0.0, 0.0)
     return step, -(step * gradient).sum(1)
 
@@ -175,7 +184,7 @@ def _search(
     Reference: Chamberlain, Powell, Lemarechal & Pedersen, Math. Program. Study 16 (1982) 1.
     """
     width = state.unknowns.shape[1]
-    end, steps = state, torch.zeros(len(online), dtype=torch.long)
+    end, steps = unwritten(state), torch.zeros(len(online), dtype=torch.long)
     settled = torch.zeros(len(online), dtype=torch.bool)
     active, part, final = torch.arange(len(online)), online, weights
     near = first * _STAGE >= final.physics
@@ -185,11 +194,11 @@ def _search(
 
     def without(done: Tensor, at_rest: Tensor, *others: Tensor) -> tuple:
         """The queries that are not done."""
-        nonlocal end, active, part, state, current, final, path
+        nonlocal active, part, state, current, final, path
         if not done.any():
             return others
         settled[active[done]] = at_rest[done]
-        end = put(end, active[done], select(state, done))
+        overwrite(end, active[done], select(state, done))
         kept = ~done
         active, part, state = active[kept], part.select(kept), select(state, kept)
         current, final, path = select(current, kept), select(final, kept), select(path, kept)
@@ -231,7 +240,7 @@ def _search(
         if not len(active):
             break
     if len(active):
-        end = put(end, active, _linearise(part, path.unknowns, path.parameters))
+        overwrite(end, active, _linearise(part, path.unknowns, path.parameters))
     return end, steps, settled
 
 
@@ -301,6 +310,27 @@ class _Found:
     converged: Tensor
 
 
+def _posterior(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the normal matrices tell at the end of a search.
+
+    Returns:
+        inverses (B, N + P, N + P), logarithms of the determinants (B,), number (B,) of observations that the unknowns
+        use up, and whether the matrices are positive definite (B,).
+    """
+    width = online.data_root.shape[2]
+    inverse, determinant = torch.empty_like(state.normal_physics), torch.empty_like(state.data)
+    used, sound = torch.empty_like(state.data), torch.empty_like(state.data, dtype=torch.bool)
+    for part in _chunks(inverse):
+        normal, scale = _normal(online, state, weights, part)
+        factor, faults = torch.linalg.cholesky_ex(normal)
+        own = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
+        of_data = online.data_normal if len(online.data_normal) == 1 else online.data_normal[part]
+        used[part] = (of_data * own[:, :width, :width]).sum((1, 2))
+        determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+        inverse[part], sound[part] = own, faults == 0
+    return inverse, determinant, used * weights.data.square(), sound
+
+
 def _fit(
     online: Online,
     state: _State,
@@ -326,7 +356,7 @@ def _fit(
     stiffest = STIFFEST * online.data_root.square().sum((1, 2)).sqrt() / size
     std, level = variances
     found = _Found(
-        state=state,
+        state=unwritten(state),
         weights=Weights(1 / std, width**0.5 / level),
         inverse=torch.zeros_like(state.normal_physics),
         freedom=online.counts.sum(1).double(),
@@ -343,10 +373,7 @@ def _fit(
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
         state, steps, settled = _search(part, state, begin, weights, settings.iterations)
         found.iterations[rows] += steps
-        normal, scale = _normal(part, state, weights)
-        factor, faults = torch.linalg.cholesky_ex(normal)
-        inverse = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
-        used = (part.data_normal * inverse[:, :width, :width]).sum((1, 2)) * weights.data.square()
+        inverse, determinant, used, sound = _posterior(part, state, weights)
         freedom = part.counts.sum(1) - used
         updated, asked = std, level
         if floors[0] is not None:
@@ -355,7 +382,7 @@ def _fit(
             asked = (state.physics * width / (used - part.free.sum(1)).clamp_min(1.0)).sqrt().maximum(floors[1][rows])
         pull = (asked / level).log()
         evidence = state.objective(weights) + part.data_rest.sum(1) * weights.data.square()
-        evidence += 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+        evidence += determinant
         evidence -= 2 * (part.counts.sum(1) * weights.data.log() + width * weights.physics.log())
         # too low a level forces the equation on the data, whose misfit is then taken for noise or left
         worse = evidence > best[0] + _LOSS
@@ -372,10 +399,10 @@ def _fit(
         moved |= ((updated / std).log().abs() > _NOISE_CHANGE) | worse
         done = ~moved | (number == rounds - 1)
         at = rows[done]
-        found = replace(found, state=put(found.state, at, select(state, done)))
+        overwrite(found.state, at, select(state, done))
         found.weights.data[at], found.weights.physics[at] = weights.data[done], weights.physics[done]
         found.inverse[at], found.freedom[at] = inverse[done], freedom[done]
-        found.converged[at] = (settled & (faults == 0))[done]
+        found.converged[at] = (settled & sound)[done]
         rows, begin, before = rows[~done], weights.physics[~done], (state.parameters[~done], errors[~done])
         rose = (rose | (pull > 0) | worse)[~done]
         std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]

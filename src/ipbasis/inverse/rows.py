@@ -14,15 +14,22 @@ def select(whole: T, rows: Any) -> T:
     return type(whole)(**{field.name: getattr(whole, field.name)[rows] for field in fields(whole)})
 
 
+def overwrite(whole: Any, rows: Tensor, part: Any) -> None:
+    """Write those of a part over the queries `rows` of the whole, in place."""
+    for field in fields(whole):
+        getattr(whole, field.name)[rows] = getattr(part, field.name)
+
+
 def put(whole: T, rows: Tensor, part: T) -> T:
     """The whole with the queries `rows` replaced by those of a part."""
+    copy = type(whole)(**{field.name: getattr(whole, field.name).clone() for field in fields(whole)})
+    overwrite(copy, rows, part)
+    return copy
 
-    def replaced(name: str) -> Tensor:
-        value = getattr(whole, name).clone()
-        value[rows] = getattr(part, name)
-        return value
 
-    return type(whole)(**{field.name: replaced(field.name) for field in fields(whole)})
+def unwritten(like: T) -> T:
+    """Room for as many queries, all of which are still to be written."""
+    return type(like)(**{field.name: torch.empty_like(getattr(like, field.name)) for field in fields(like)})
 
 
 def merge(old: T, new: T, moved: Tensor) -> T:
