@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import hydra
 import numpy as np
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
@@ -19,7 +18,7 @@ from ipbasis.inverse.estimate import Estimates, estimate
 from ipbasis.problem import Problem
 from ipbasis.tracking import Tracker
 from pipelines.cells import tasks_of
-from pipelines.common import Settings, run_stage
+from pipelines.common import Settings, run_stage, side_by_side
 from pipelines.outputs import write_figure, write_table
 from pipelines.studies import Queries, best_basis, draw, unit_bounds
 
@@ -159,22 +158,25 @@ def false_ok_row(answer: Answer, drawn: str, wrong: float) -> dict:
     return {**answer.label, "drawn": drawn, "queries": len(table), **shares}
 
 
+def rows(settings: Settings, name: str, number: int) -> dict[str, list[dict]]:
+    """Rows of each table for one problem at one number of observations."""
+    basis, size, noises = best_basis(name), settings["sizes"][name], settings["cells"][name]["noise"]
+    found: dict[str, list[dict]] = {"accuracy_limit": [], "coverage": [], "false_ok": []}
+    within = draw(settings, name, settings["drawn"][name], size["tasks"], number)
+    for answer in answers(basis, within, noises, size["draws"], bounded=True):
+        found["accuracy_limit"] += accuracy_rows(answer)
+        found["coverage"] += coverage_rows(answer, settings["levels"])
+        found["false_ok"].append(false_ok_row(answer, "in range", settings["wrong"]))
+    outside = out_of_range(draw(settings, name, settings["outside"][name], size["outside"], number))
+    for answer in answers(basis, outside, noises, size["draws"], bounded=False):
+        found["false_ok"].append(false_ok_row(answer, "out of range", settings["wrong"]))
+    return found
+
+
 def work(settings: Settings, tracker: Tracker) -> None:
-    torch.set_num_threads(settings["threads"])
-    accuracy, coverage, false_ok = [], [], []
-    for name, cells in settings["cells"].items():
-        basis, size = best_basis(name), settings["sizes"][name]
-        for number in cells["number"]:
-            within = draw(settings, name, settings["drawn"][name], size["tasks"], number)
-            for answer in answers(basis, within, cells["noise"], size["draws"], bounded=True):
-                accuracy += accuracy_rows(answer)
-                coverage += coverage_rows(answer, settings["levels"])
-                false_ok.append(false_ok_row(answer, "in range", settings["wrong"]))
-            outside = out_of_range(draw(settings, name, settings["outside"][name], size["outside"], number))
-            for answer in answers(basis, outside, cells["noise"], size["draws"], bounded=False):
-                false_ok.append(false_ok_row(answer, "out of range", settings["wrong"]))
-    tables = {"accuracy_limit": accuracy, "coverage": coverage, "false_ok": false_ok}
-    tables = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+    jobs = [(settings, name, number) for name, cells in settings["cells"].items() for number in cells["number"]]
+    parts = side_by_side(rows, jobs, settings["threads"], "accuracy_limit")
+    tables = {name: pd.DataFrame([row for part in parts for row in part[name]]) for name in parts[0]}
     for name, table in tables.items():
         write_table(table, name, tracker)
     bars = settings["bars"]

@@ -33,25 +33,26 @@ def _copy(target: Path) -> None:
             (target / name).unlink(missing_ok=True)
 
 
-def _targets(parameters: Mapping) -> list[list[str]]:
-    """Stages that end the pipeline, in groups that share nothing but what is there before: one per basis, and the rest.
+def _phases(parameters: Mapping) -> list[list[list[str]]]:
+    """The stages of the pipeline: phases one after the other, in each two lists that need nothing of one another.
 
     Args:
         parameters: of params.yaml.
     """
-    groups: dict[str, list[str]] = {}
-    for problem, chosen in parameters["problems"].items():
-        groups.setdefault(chosen["basis"], [f"offline@{chosen['basis']}"]).append(f"compare@{problem}")
-    # those with most stages first
-    return [*sorted(groups.values(), key=len, reverse=True), ["derivatives", "published_data"]]
-
-
-# These stages take the bases of all problems: they run when the others are done.
-_STUDIES = [["accuracy_limit", "basis_quality"], ["convergence_basin", "throughput"]]
+    query, pinn, compare = (
+        [f"{stage}@{name}" for name in parameters["problems"]] for stage in ("query", "pinn", "compare")
+    )
+    trained = [f"train@{name}" for name in parameters["bases"]]
+    return [
+        [["simulate"], ["published_data"]],
+        [[*trained, *query], [*pinn, "least_squares", "derivatives"]],
+        [compare[::2], [*compare[1::2], "offline"]],
+        [["accuracy_limit", "basis_quality"], ["convergence_basin", "throughput"]],
+    ]
 
 
 def smoke(target: Path) -> None:
-    """Run every stage once, tiny, in a copy of the checkout at `target`; two groups of stages at a time.
+    """Run every stage once, tiny, in a copy of the checkout at `target`; two stages at a time.
 
     Raises:
         subprocess.CalledProcessError: if a stage fails.
@@ -72,13 +73,13 @@ def smoke(target: Path) -> None:
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
 
-    def reproduce(arguments: list[str]) -> None:
-        command = ["dvc", "--wait-for-lock", "repro", "--force", *arguments]
+    def reproduce(stages: list[str]) -> None:
+        command = ["dvc", "--wait-for-lock", "repro", "--force", "--single-item", *stages]
         subprocess.run(command, cwd=target, check=True, env=environment)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(reproduce, _targets(parameters)))
-        list(pool.map(reproduce, [["--single-item", *stages] for stages in _STUDIES]))
+        for phase in _phases(parameters):
+            list(pool.map(reproduce, phase))
 
 
 def main() -> int:

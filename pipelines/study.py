@@ -11,21 +11,16 @@ import hydra
 import pandas as pd
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
-from ipbasis.evaluation.study_figures import plot_readouts, plot_variants
-from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, simulate
 from pipelines.common import Settings, composed, run_stage
-from pipelines.outputs import write_figure, write_table
 from pipelines.querying import Question, query
 from pipelines.training import offline_row, train_basis
 
-FIGURES = {"readouts": plot_readouts, "training": plot_variants}  # of the studies in conf/study that have one
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
 
@@ -76,31 +71,6 @@ def sweep_directory() -> Path:
     """Directory of the sweep, or of the job if it stands alone."""
     job = HydraConfig.get()
     return Path(job.sweep.dir if job.mode == RunMode.MULTIRUN else job.runtime.output_dir)
-
-
-class CollectTable(Callback):
-    """Hydra callback: collects the rows of all cells when the multirun ends."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
-        sweep = Path(config.hydra.sweep.dir)
-        rows = [pd.read_csv(path) for path in sorted(sweep.glob("*/row.csv"), key=lambda p: int(p.parent.name))]
-        if not rows:
-            return
-        table = pd.concat(rows, ignore_index=True)
-        with replacing_file(sweep / "table.csv") as temporary:
-            table.to_csv(temporary, index=False)
-
-        def log(settings: Settings, tracker: Tracker) -> None:
-            tracker.artefact(sweep / "table.csv")
-            if name := settings["study"]["report"]:
-                write_table(table, f"study_{name}", tracker)
-                write_figure(FIGURES[name](table), f"study_{name}", tracker)
-
-        # at the end of a multirun some of Hydra's own values are missing
-        chosen = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        run_stage("collect", chosen, log, group=str(sweep), group_name=f"study {sweep.name}")
-        print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
-        print(f"written to {sweep / 'table.csv'}")
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="config")

@@ -57,7 +57,7 @@ SOLVERS = {
 Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSettings
 _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
-_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 4000, 100, 1_000_000
+_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 5000, 100, 1_000_000
 _SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 _BATCH_SHARED = 50  # queries from which on threads share them
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken

@@ -27,7 +27,7 @@ _RISES = 2  # steps in a row that may rise
 _IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
-_FALL = 0.2  # factor on a level until the evidence asks for a higher one
+_FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
 _EPSILON = torch.finfo(torch.float64).eps
 
