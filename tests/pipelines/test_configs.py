@@ -21,6 +21,7 @@ from pipelines.common import methods, settings_of
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
+TRAINED = PARAMETERS["trained"].split(",")
 
 
 def names(group):
@@ -53,7 +54,7 @@ def test_every_method_of_a_problem_composes_and_instantiates(problem, profile):
 
 
 @pytest.mark.parametrize("profile", names("profile"))
-@pytest.mark.parametrize("problem", PARAMETERS["trained"])
+@pytest.mark.parametrize("problem", TRAINED)
 def test_every_training_composes_and_instantiates(problem, profile):
     for recipe in ("ipbasis", "paper_recipe"):
         settings = composed(problem, recipe, profile)
@@ -73,16 +74,25 @@ def test_every_training_composes_and_instantiates(problem, profile):
 
 def test_parameters_of_the_stages_agree_with_the_configurations():
     assert PARAMETERS["profile"] in names("profile")
-    assert set(PARAMETERS["problems"]) == set(names("problem"))
+    assert set(PARAMETERS["problems"]) == set(PARAMETERS["every"].split(",")) == set(names("problem"))
     for problem, chosen in PARAMETERS["problems"].items():
         settings = composed(problem, "ipbasis", "standard")
         assert chosen == {"basis": settings["basis"]["problem"], "table": settings["report"]["table"]}
-        assert chosen["basis"] in PARAMETERS["trained"]
-    assert {base["problem"] for base in PARAMETERS["bases"].values()} == set(PARAMETERS["trained"])
+        assert chosen["basis"] in TRAINED
+    assert {base["problem"] for base in PARAMETERS["bases"].values()} == set(TRAINED)
     published = {path.stem for path in (ROOT / "data" / "published").glob("*.csv")}
-    written = {f"{problem}_offline" for problem in PARAMETERS["trained"]}
+    written = {f"{problem}_offline" for problem in TRAINED}
     written |= {f"{c['table']}_{kind}" for c in PARAMETERS["problems"].values() for kind in ("online", "pinn")}
     assert published <= written
+
+
+def test_stages_that_do_all_problems_write_for_each_of_them():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert set(stages["least_squares"]["outs"]) == {f"data/estimates/{p}/least_squares" for p in PARAMETERS["problems"]}
+    tables = [path for out in stages["offline"]["outs"] for path in out if path.endswith(".csv")]
+    assert set(tables) == {f"reports/tables/{problem}_offline.csv" for problem in TRAINED}
+    budgets = stages["simulate"]["params"][-1]["conf/profile/${profile}.yaml"]
+    assert set(budgets) == {f"problems.{problem}.queries" for problem in PARAMETERS["problems"]}
 
 
 def test_no_omegaconf_interpolation_in_files_that_dvc_templates():

@@ -40,7 +40,7 @@ class GaussNewtonSettings(Declared):
     """
 
     solver: Literal["gauss_newton"] = "gauss_newton"
-    iterations: PositiveInt = 40
+    iterations: PositiveInt = 25
     tolerance: PositiveFloat = 1e-4
     physics_weight: PositiveFloat | None = None
 
