@@ -40,7 +40,7 @@ class GaussNewtonSettings(Declared):
     """
 
     solver: Literal["gauss_newton"] = "gauss_newton"
-    iterations: PositiveInt = 25
+    iterations: PositiveInt = 40
     tolerance: PositiveFloat = 1e-4
     physics_weight: PositiveFloat | None = None
 
