@@ -26,7 +26,8 @@ from pipelines.outputs import write_figure, write_table
 from pipelines.querying import Question, query
 from pipelines.training import offline_row, train_basis
 
-FIGURES = {"readouts": plot_readouts, "training": plot_variants}  # of the studies in conf/study that have one
+# of the studies in conf/study that have one
+FIGURES = {"readouts": plot_readouts, "training": plot_variants, "training_full": plot_variants}
 _BOTH = ("epochs", "seconds")  # stand in the offline and in the online row
 
 

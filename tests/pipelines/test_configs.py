@@ -105,3 +105,5 @@ def test_every_variant_of_the_training_differs_from_the_base_and_instantiates():
     assert chosen["base"] == composed("quantum_oscillator", "ipbasis", "standard")["offline"]
     assert all(chosen[name] != chosen["base"] for name in swept[1:])
     assert len(labels) == len(swept)
+    full = yaml.safe_load((CONF / "study" / "training_full.yaml").read_text())["hydra"]["sweeper"]["params"]
+    assert set(full["+variant"].split(",")) < set(swept)

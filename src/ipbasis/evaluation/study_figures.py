@@ -322,8 +322,8 @@ def plot_variants(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(10.5, 0.27 * len(labels) + 1.7), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     columns = {
-        "offline_residual_accuracy": "residual of the equation on unseen tasks\n(relative, root mean square)",
-        "offline_approximation": "error of the best approximation of unseen solutions\n(relative, root mean square)",
+        "offline_residual_accuracy": "relative residual of the equation\non unseen tasks",
+        "offline_approximation": "relative error of the best\napproximation of unseen solutions",
     }
     for axes, (column, text) in zip(panels, columns.items(), strict=True):
         base = table.loc[places == 0, column]
