@@ -6,14 +6,7 @@ import torch
 
 from ipbasis.basis.accuracy import measure_accuracy
 from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.heads import (
-    AdaptivePoints,
-    LbfgsSettings,
-    ResidualRamp,
-    TrainingSettings,
-    VariableProjection,
-    covering_tasks,
-)
+from ipbasis.basis.heads import LbfgsSettings, ResidualRamp, TrainingSettings, covering_tasks
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import gauss_legendre
 from ipbasis.basis.training import train
@@ -79,12 +72,13 @@ class Residuals(Scores):
         return {"score": accuracy.residual}
 
 
-def test_variable_projection_lowers_the_residual_of_unseen_tasks(oscillator):
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_variable_projection_lowers_the_residual_of_unseen_tasks(oscillator, optimiser):
     """A trunk too small to span the solutions untrained: training gains a factor of 6."""
     forward = ForwardSettings(condition_weight=10, condition_points=1, rank_tolerance=1e-8)
     chosen = settings(
         "variable_projection", steps=300, readouts=16, learning_rate=1e-2, decay=True, collocation_points=60,
-        validate_every=300,
+        validate_every=300, optimiser=optimiser,
     )  # fmt: skip
     small = TrunkSettings(width=6, depth=2, dtype="float64")
     first, last = train(oscillator, small, chosen, forward, Residuals(oscillator, forward)).history
@@ -95,65 +89,6 @@ def test_trained_heads_lower_their_loss(oscillator):
     chosen = settings("trained_heads", steps=600, learning_rate=1e-2, validate_every=600)
     first, last = train(oscillator, SMALL, chosen, FORWARD, Scores()).history
     assert last["loss"] < first["loss"] / 5
-
-
-def test_of_candidates_the_worst_tasks_count(oscillator):
-    """The same 12 tasks are drawn; the loss of their worst 4 lies between that of all and three times it."""
-    trunk = Trunk(oscillator.domain, SMALL, torch.Generator().manual_seed(0))
-    losses = {}
-    for readouts, candidates in ((4, 3), (12, 1)):
-        chosen = settings("variable_projection", readouts=readouts, candidates=candidates)
-        recipe = VariableProjection(oscillator, trunk, chosen, FORWARD, torch.Generator())
-        losses[candidates] = recipe.loss(trunk, 0)[0]["loss"].item()
-    assert 1.2 * losses[1] < losses[3] < 3 * losses[1]
-
-
-@pytest.mark.parametrize("by", ["residual", "time"])
-def test_density_of_adaptive_points(by):
-    """The squared residual is 4 at the first half of the times and 0 afterwards."""
-    points = torch.linspace(0, 1, 100, dtype=torch.float64).flip(0)[:, None]
-    squares = torch.where(points[:, 0] < 0.5, 4.0, 0.0).double()
-    adaptive = AdaptivePoints(by=by, strength=2, pool=100, refresh=1)
-    density = adaptive.density(points, squares).flip(0)
-    if by == "residual":
-        assert density.tolist() == pytest.approx([3.0] * 50 + [1.0] * 50)
-    else:
-        assert density[:2].tolist() == pytest.approx([1, np.exp(-0.08)])
-        assert density[50:].tolist() == pytest.approx([np.exp(-4)] * 50)
-
-
-@pytest.mark.parametrize("cut", [7, 13])
-def test_resumed_training_on_adaptive_points_is_the_same_bit_for_bit(oscillator, tmp_path, cut):
-    """Cut off between two pools: the checkpoint holds the pool."""
-    adaptive = AdaptivePoints(by="residual", strength=1, pool=100, refresh=5)
-    chosen = settings("variable_projection", steps=20, adaptive_points=adaptive)
-
-    class Cut(Scores):
-        def __call__(self, *arguments):
-            if self.calls >= cut:
-                raise CutOffError
-            return super().__call__(*arguments)
-
-    whole = train(oscillator, SMALL, chosen, FORWARD, Scores())
-    checkpoint = tmp_path / "state.pt"
-    with pytest.raises(CutOffError):
-        train(oscillator, SMALL, chosen, FORWARD, Cut(), checkpoint, checkpoint_seconds=0)
-    resumed = train(oscillator, SMALL, chosen, FORWARD, Scores(), checkpoint, checkpoint_seconds=0)
-    for one, other in zip(whole.trunk.parameters(), resumed.trunk.parameters(), strict=True):
-        assert torch.equal(one, other)
-    plain = train(oscillator, SMALL, chosen.model_copy(update={"adaptive_points": None}), FORWARD, Scores())
-    assert plain.history != whole.history
-
-
-def test_muon_lowers_the_residual_of_unseen_tasks(oscillator):
-    forward = ForwardSettings(condition_weight=10, condition_points=1, rank_tolerance=1e-8)
-    chosen = settings(
-        "variable_projection", steps=300, readouts=16, learning_rate=1e-2, decay=True, collocation_points=60,
-        validate_every=300, optimiser="muon",
-    )  # fmt: skip
-    small = TrunkSettings(width=6, depth=2, dtype="float64")
-    first, last = train(oscillator, small, chosen, forward, Residuals(oscillator, forward)).history
-    assert last["score"] < first["score"] / 2
 
 
 class CutOffError(Exception):

@@ -385,12 +385,6 @@ class ForwardProblem:
         """(tasks, n) values of each jet of the system for readouts (tasks, F, K)."""
         return [readouts[:, jet.field] @ evaluated.features[jet.index].T for jet in self.problem.system.jets]
 
-    def residuals(self, evaluated: Evaluated, points: Tensor, tasks: Tasks, readouts: Tensor) -> list[Tensor]:
-        """(tasks, n) residuals of each equation at points (n, d) for readouts (tasks, F, K)."""
-        parameters = torch.as_tensor(tasks.parameters, dtype=points.dtype)[..., None].unbind(1)
-        values = self.jets(evaluated, readouts)
-        return self._residuals([axis[None] for axis in points.unbind(1)], values, parameters)
-
     def losses(
         self,
         evaluated: Evaluated,
@@ -418,10 +412,12 @@ class ForwardProblem:
             (tasks,) ``loss`` and its terms without their weights: ``ode_loss``, ``ic_loss``, and ``bc_loss``
             and ``data_loss`` where the problem and the settings have them.
         """
+        values = self.jets(evaluated, readouts)
         if linearised is None:
-            residuals = self.residuals(evaluated, points, tasks, readouts)
+            parameters = torch.as_tensor(tasks.parameters, dtype=points.dtype)[..., None].unbind(1)
+            residuals = self._residuals([axis[None] for axis in points.unbind(1)], values, parameters)
         else:
-            residuals = linearised.residuals(self.jets(evaluated, readouts)).unbind(1)
+            residuals = linearised.residuals(values).unbind(1)
         ode = sum(r.square().mean(1) for r in residuals)
         errors = (readouts.flatten(1) @ evaluated.condition_rows.T - self.targets(tasks)).square()
         initial = self._conditions.initial_rows

@@ -42,35 +42,6 @@ class LbfgsSettings(Declared):
     patience: PositiveInt | None
 
 
-class AdaptivePoints(Declared):
-    """Collocation points drawn from a pool with a density that follows the residual.
-
-    Args:
-        by: ``residual``: density ``|r|^strength / mean(|r|^strength) + 1`` for residuals r; ``time``: density
-            ``exp(-strength ∫ r² dt)``, the integral over the share of time before a point: late times count only
-            once the equation holds at earlier ones.
-        strength: see `by`.
-        pool: points of the pool, evenly spread.
-        refresh: steps between two pools.
-
-    Reference: Wu et al., arXiv 2207.10289 (residual); Wang, Sankaran & Perdikaris, arXiv 2203.07404 (time).
-    """
-
-    by: Literal["residual", "time"]
-    strength: PositiveFloat
-    pool: PositiveInt
-    refresh: PositiveInt
-
-    def density(self, points: Tensor, squares: Tensor) -> Tensor:
-        """Density, up to a factor, at points (n, d) of a pool where the squared residuals (n,) are known."""
-        if self.by == "residual":
-            power = squares ** (self.strength / 2)
-            return power / power.mean() + 1
-        order = points[:, 0].argsort()
-        before = squares[order].cumsum(0) - squares[order]
-        return torch.empty_like(squares).scatter_(0, order, (-self.strength * before / len(points)).exp())
-
-
 class ResidualRamp(Declared):
     """Weight of the residual in the course of a training: 0, then growing evenly, then constant.
 
@@ -118,8 +89,6 @@ class TrainingSettings(Declared):
         warm_up: steps over which the learning rate rises evenly. Large first steps of SOAP can make features so
             steep that solutions jump between collocation points, where no residual is taken.
         lbfgs: a second phase of variable projection; None for the first alone.
-        candidates: for variable projection, how many tasks are drawn for each that counts; the worst count.
-        adaptive_points: for variable projection, where the collocation points are drawn; None for evenly.
         tasks: for trained heads, the fixed tasks: a value per task for each parameter, and for each initial
             value that has a range; None to draw them.
         residual_ramp: for trained heads, how the weight of the residual grows; None for a weight of 1.
@@ -137,15 +106,12 @@ class TrainingSettings(Declared):
     optimiser: Literal["adam", "soap", "muon"] = "adam"
     warm_up: NonNegativeInt = 0
     lbfgs: LbfgsSettings | None = None
-    candidates: PositiveInt = 1
-    adaptive_points: AdaptivePoints | None = None
     tasks: dict[str, list[float]] | None = None
     residual_ramp: ResidualRamp | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingSettings":
-        ours = ("lbfgs", "adaptive_points")
-        foreign = ("tasks", "residual_ramp") if self.recipe == "variable_projection" else ours
+        foreign = ("tasks", "residual_ramp") if self.recipe == "variable_projection" else ("lbfgs",)
         for name in foreign:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} does not apply to the recipe {self.recipe}")
@@ -207,11 +173,7 @@ def _relative(losses: dict[str, Tensor], size: Tensor | float = 1.0) -> dict[str
 
 
 class VariableProjection:
-    """Tasks and points drawn anew each step, readouts eliminated.
-
-    Raises:
-        InputError: if points are to follow the residual of an equation that is not linear in the fields.
-    """
+    """Tasks and points drawn anew each step, readouts eliminated."""
 
     def __init__(
         self,
@@ -224,46 +186,13 @@ class VariableProjection:
         self.problem, self.settings = problem, settings
         self.forward = ForwardProblem(problem, forward, trunk.domain.dtype)
         self.heads = nn.Module()
-        if adaptive := settings.adaptive_points:
-            if not problem.system.is_linear:
-                raise InputError(f"{problem.name}: adaptive_points needs an equation that is linear in the fields")
-            # among what a checkpoint holds
-            self.heads.register_buffer(
-                "pool", torch.zeros(adaptive.pool, len(problem.domain), dtype=trunk.domain.dtype)
-            )
-            self.heads.register_buffer("density", torch.zeros(adaptive.pool, dtype=torch.float64))
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
-        chosen, rng = self.settings, np.random.default_rng([self.settings.seed, step])
-        tasks = covering_tasks(self.problem, chosen.readouts * chosen.candidates, rng, scramble=True)
-        if chosen.adaptive_points is None:
-            drawn = stratified(self.problem.domain, chosen.collocation_points, rng, trunk.domain.dtype)
-        else:
-            if step % chosen.adaptive_points.refresh == 0:
-                self._refresh(trunk, tasks, rng)
-            drawn = self._from_pool(rng)
+        rng = np.random.default_rng([self.settings.seed, step])
+        tasks = covering_tasks(self.problem, self.settings.readouts, rng, scramble=True)
+        drawn = stratified(self.problem.domain, self.settings.collocation_points, rng, trunk.domain.dtype)
         losses, evaluated = eliminated_losses(self.forward, trunk, self.forward.with_conditions(drawn), tasks)
-        if chosen.candidates > 1:
-            worst = losses["loss"].topk(chosen.readouts).indices
-            losses = {name: values[worst] for name, values in losses.items()}
         return _relative(losses), evaluated
-
-    def _refresh(self, trunk: Trunk, tasks: Tasks, rng: np.random.Generator) -> None:
-        """A new pool of points, and the residuals of the tasks there."""
-        adaptive = self.settings.adaptive_points
-        pool = stratified(self.problem.domain, adaptive.pool, rng, trunk.domain.dtype)
-        with torch.no_grad():
-            evaluated = self.forward.evaluate(trunk, pool.points)
-            readouts, _ = self.forward.solve_fast(evaluated, pool, tasks)
-            residuals = self.forward.residuals(evaluated.double(), pool.points.double(), tasks, readouts)
-        self.heads.pool = pool.points
-        self.heads.density = adaptive.density(pool.points, sum(r.square() for r in residuals).mean(0))
-
-    def _from_pool(self, rng: np.random.Generator) -> Quadrature:
-        share = (self.heads.density / self.heads.density.sum()).numpy()
-        count = self.settings.collocation_points
-        points = self.heads.pool[rng.choice(len(share), count, replace=False, p=share)]
-        return Quadrature(points, torch.full_like(points[:, 0], 1 / count))
 
 
 def covering_tasks(problem: Problem, count: int, rng: np.random.Generator, scramble: bool = False) -> Tasks:

@@ -96,14 +96,17 @@ class _FirstOrder:
 
 def _optimisers(parameters: list[Tensor], settings: TrainingSettings) -> list[torch.optim.Optimizer]:
     """The optimisers of the first phase; each parameter belongs to one of them."""
-    rate, rest, found = settings.learning_rate, parameters, []
     if settings.optimiser == "soap":
-        return [Soap(parameters, lr=rate)]
-    if settings.optimiser == "muon":
-        hidden = [p for p in parameters if p.ndim == 2 and p.shape[0] == p.shape[1]]
-        rest = [p for p in parameters if not any(p is other for other in hidden)]
-        found = [torch.optim.Muon(hidden, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")]
-    return [*found, torch.optim.Adam(rest, lr=rate, fused=True)]
+        return [Soap(parameters, lr=settings.learning_rate)]
+    hidden = [p for p in parameters if p.ndim == 2 and p.shape[0] == p.shape[1]] if settings.optimiser == "muon" else []
+    rest = [p for p in parameters if not any(p is other for other in hidden)]
+    found = [torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)]
+    if hidden:
+        # steps of the size of Adam's, so that one learning rate serves both
+        found.append(
+            torch.optim.Muon(hidden, lr=settings.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        )
+    return found
 
 
 class _Lbfgs:

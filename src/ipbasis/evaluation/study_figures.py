@@ -319,7 +319,7 @@ def plot_variants(table: pd.DataFrame) -> Figure:
     """
     labels = list(table["label"].unique())
     places = table["label"].map(labels.index)
-    figure = Figure(figsize=(10.5, 0.27 * len(labels) + 1.7), layout="constrained")
+    figure = Figure(figsize=(11, 0.25 * len(labels) + 1.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     columns = {
         "offline_residual_accuracy": "relative residual of the equation\non unseen tasks",
