@@ -17,7 +17,7 @@ def _report(name: str, table: pd.DataFrame, tracker: Tracker) -> None:
     from ipbasis.evaluation.study_figures import plot_readouts, plot_variants
     from pipelines.outputs import write_figure, write_table
 
-    plots = {"readouts": plot_readouts, "training": plot_variants}
+    plots = {"readouts": plot_readouts, "training": plot_variants, "training_full": plot_variants}
     write_table(table, f"study_{name}", tracker)
     write_figure(plots[name](table), f"study_{name}", tracker)
 

@@ -5,6 +5,7 @@ Example: ``python -m pipelines.study --multirun basis.readouts=10,30,50 observat
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import hydra
@@ -38,9 +39,12 @@ def trained_once(settings: Settings, place: Path, tracker: Tracker) -> tuple[Bas
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{directory}.lock"):
         if not (directory / "basis.json").exists():
+            started = time.process_time()
             basis, trained = train_basis(settings, Path(f"{directory}.pt"), tracker)
+            row = offline_row(settings, basis, trained)
+            row |= {"cpu_seconds": time.process_time() - started, "approximation": basis.record.accuracy.approximation}
             basis.save(directory)
-            pd.DataFrame([offline_row(settings, basis, trained)]).to_csv(directory / "offline.csv", index=False)
+            pd.DataFrame([row]).to_csv(directory / "offline.csv", index=False)
     tracker.artefact(directory, "basis")
     return Basis.load(directory), pd.read_csv(directory / "offline.csv").iloc[0].to_dict()
 
@@ -59,7 +63,8 @@ def work(settings: Settings, tracker: Tracker) -> None:
     (answer,) = query(settings, basis, [Question(cell, *simulate(settings, chosen["set"], chosen["queries"]))])
     overrides = dict(o.lstrip("+").split("=", 1) for o in HydraConfig.get().overrides.task)
     further = {f"offline_{key}": value for key, value in offline.items() if key not in answer.row or key in _BOTH}
-    row = {**overrides, **{key: value for key, value in answer.row.items() if key not in overrides}, **further}
+    row = {"label": chosen["label"]} if chosen["label"] else {}
+    row |= {**overrides, **{key: value for key, value in answer.row.items() if key not in overrides}, **further}
     output = Path(HydraConfig.get().runtime.output_dir)
     answer.table.to_csv(output / "estimates.csv", index=False)
     pd.DataFrame([row]).to_csv(output / "row.csv", index=False)

@@ -72,12 +72,13 @@ class Residuals(Scores):
         return {"score": accuracy.residual}
 
 
-def test_variable_projection_lowers_the_residual_of_unseen_tasks(oscillator):
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_variable_projection_lowers_the_residual_of_unseen_tasks(oscillator, optimiser):
     """A trunk too small to span the solutions untrained: training gains a factor of 6."""
     forward = ForwardSettings(condition_weight=10, condition_points=1, rank_tolerance=1e-8)
     chosen = settings(
         "variable_projection", steps=300, readouts=16, learning_rate=1e-2, decay=True, collocation_points=60,
-        validate_every=300,
+        validate_every=300, optimiser=optimiser,
     )  # fmt: skip
     small = TrunkSettings(width=6, depth=2, dtype="float64")
     first, last = train(oscillator, small, chosen, forward, Residuals(oscillator, forward)).history
@@ -95,7 +96,9 @@ class CutOffError(Exception):
 
 
 @pytest.mark.parametrize("recipe", ["variable_projection", "trained_heads"])
-@pytest.mark.parametrize(("cut", "decay", "optimiser"), [(7, False, "adam"), (31, True, "adam"), (13, True, "soap")])
+@pytest.mark.parametrize(
+    ("cut", "decay", "optimiser"), [(7, False, "adam"), (31, True, "adam"), (13, True, "soap"), (9, True, "muon")]
+)
 def test_resumed_training_is_the_same_bit_for_bit(oscillator, tmp_path, recipe, cut, decay, optimiser):
     """Cut off in the middle, then started again from its checkpoint."""
 

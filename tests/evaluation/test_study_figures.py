@@ -122,18 +122,19 @@ def test_readouts_shows_each_training_solver_and_length_by_width():
     assert line.get_linewidth() == max(other.get_linewidth() for other in lines)
 
 
-def test_variants_shows_every_training_by_its_time():
-    cells = list(product(["adam", "soap"], [4, 12], [0.003, 0.01]))
-    names = ["optimiser", "readouts", "learning_rate"]
-    table = pd.DataFrame(cells, columns=[f"offline.training.{name}" for name in names])
+def test_variants_shows_every_training_on_the_line_of_its_variant():
     rng = np.random.default_rng(0)
-    table = table.assign(
-        problem="quantum_oscillator",
-        offline_seconds=rng.uniform(10, 100, len(table)),
-        offline_residual_accuracy=rng.uniform(1e-3, 1e-1, len(table)),
-    )
-    (axes,) = plot_variants(table).axes
-    (line,) = [line for line in axes.get_lines() if line.get_label() == "SOAP, 12 tasks, rate 0.003"]
-    row = table.iloc[cells.index(("soap", 12, 0.003))]
-    assert line.get_xydata().tolist() == [[row["offline_seconds"], row["offline_residual_accuracy"]]]
-    assert len({(line.get_color(), line.get_marker(), line.get_markersize()) for line in axes.get_lines()}) == 8
+    table = pd.DataFrame({"label": ["base", "Adam", "4 tasks"] * 2, "problem": "quantum_oscillator"})
+    for column in ("offline_residual_accuracy", "offline_approximation"):
+        table[column] = rng.uniform(1e-3, 1e-1, len(table))
+    table = table.assign(offline_epochs=[750, 800, 810] * 2, offline_cpu_seconds=[30.0, 31, 32, 34, 33, 34])
+    figure = plot_variants(table)
+    for axes, column in zip(figure.axes, ("offline_residual_accuracy", "offline_approximation"), strict=True):
+        (line,) = axes.get_lines()
+        assert list(line.get_xdata()) == list(table[column])
+        assert list(line.get_ydata()) == [0, 1, 2] * 2
+        (band,) = axes.patches
+        assert [band.get_x(), band.get_x() + band.get_width()] == pytest.approx(sorted(table[column][[0, 3]]))
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == ["base  (750 steps, 32 s)", "Adam  (800 steps, 32 s)", "4 tasks  (810 steps, 33 s)"]
+    assert figure.axes[0].yaxis_inverted()

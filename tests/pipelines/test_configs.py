@@ -97,3 +97,23 @@ def test_stages_that_do_all_problems_write_for_each_of_them():
 
 def test_no_omegaconf_interpolation_in_files_that_dvc_templates():
     assert "${" not in (ROOT / "params.yaml").read_text()
+
+
+def test_every_variant_of_the_training_differs_from_the_base_and_instantiates():
+    study = yaml.safe_load((CONF / "study" / "training.yaml").read_text())["hydra"]["sweeper"]["params"]
+    swept = [name.strip() for name in study["+variant"].split(",")]
+    assert swept[0] == "base"
+    assert sorted(swept) == names("variant")
+    chosen, labels = {}, set()
+    for name in swept:
+        with initialize_config_dir(str(CONF), version_base=None):
+            overrides = ["study=training", "problem=quantum_oscillator", f"+variant={name}"]
+            settings = settings_of(compose("config", overrides))
+        TrainingSettings(**settings["offline"]["training"])
+        chosen[name] = settings["offline"]
+        labels.add(settings["study"]["label"])
+    assert chosen["base"] == composed("quantum_oscillator", "ipbasis", "standard")["offline"]
+    assert all(chosen[name] != chosen["base"] for name in swept[1:])
+    assert len(labels) == len(swept)
+    full = yaml.safe_load((CONF / "study" / "training_full.yaml").read_text())["hydra"]["sweeper"]["params"]
+    assert set(full["+variant"].split(",")) < set(swept)

@@ -154,6 +154,8 @@ def test_multirun_study_collects_one_table(tmp_path):
     assert cells == {(5, 0), (5, 1), (6, 0), (6, 1)}
     assert len(list((sweep / "bases").glob("*/basis.json"))) == 2
     assert table["offline_validation_parameter_mse"].notna().all()
+    assert (table["offline_approximation"] <= table["offline_solution_accuracy"]).all()
+    assert (table["offline_cpu_seconds"] > 0).all()
     clean = table[table["observations.noise"] == 0]
     assert clean["a1_mae"].max() < 1e-3
     assert (table[table["observations.noise"] == 1]["a1_mae"] > clean["a1_mae"].max()).all()

@@ -85,7 +85,7 @@ class TrainingSettings(Declared):
         validate_every: steps between two validations.
         patience: validations without a better score after which the first phase stops; None to run all steps.
         seed: of initial weights, tasks and points.
-        optimiser: of the first phase.
+        optimiser: of the first phase; ``muon`` leaves biases and the first layer to Adam.
         warm_up: steps over which the learning rate rises evenly. Large first steps of SOAP can make features so
             steep that solutions jump between collocation points, where no residual is taken.
         lbfgs: a second phase of variable projection; None for the first alone.
@@ -103,7 +103,7 @@ class TrainingSettings(Declared):
     validate_every: PositiveInt
     patience: PositiveInt | None
     seed: int
-    optimiser: Literal["adam", "soap"] = "adam"
+    optimiser: Literal["adam", "soap", "muon"] = "adam"
     warm_up: NonNegativeInt = 0
     lbfgs: LbfgsSettings | None = None
     tasks: dict[str, list[float]] | None = None

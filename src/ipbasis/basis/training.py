@@ -68,10 +68,7 @@ class _FirstOrder:
     def __init__(self, recipe: Recipe, trunk: Trunk, settings: TrainingSettings):
         self._recipe, self._settings, self.name, self.epochs = recipe, settings, settings.recipe, 1
         parameters = [*trunk.parameters(), *recipe.heads.parameters()]
-        if settings.optimiser == "soap":
-            self._optimiser = Soap(parameters, lr=settings.learning_rate)
-        else:
-            self._optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
+        self._optimisers = _optimisers(parameters, settings)
         self.steps, self.validate_every, self.patience = settings.steps, settings.validate_every, settings.patience
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
@@ -79,18 +76,37 @@ class _FirstOrder:
 
     def advance(self, trunk: Trunk, step: int, loss: Tensor) -> None:
         """Improve the trunk, given the loss before."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._settings.rate(step)
-        self._optimiser.zero_grad()
+        for optimiser in self._optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self._settings.rate(step)
+            optimiser.zero_grad()
         loss.backward()
-        self._optimiser.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
 
     def state(self) -> dict:
-        return {"heads": self._recipe.heads.state_dict(), "optimiser": self._optimiser.state_dict()}
+        states = [optimiser.state_dict() for optimiser in self._optimisers]
+        return {"heads": self._recipe.heads.state_dict(), "optimisers": states}
 
     def restore(self, state: Mapping) -> None:
         self._recipe.heads.load_state_dict(state["heads"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+
+
+def _optimisers(parameters: list[Tensor], settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+    """The optimisers of the first phase; each parameter belongs to one of them."""
+    if settings.optimiser == "soap":
+        return [Soap(parameters, lr=settings.learning_rate)]
+    hidden = [p for p in parameters if p.ndim == 2 and p.shape[0] == p.shape[1]] if settings.optimiser == "muon" else []
+    rest = [p for p in parameters if not any(p is other for other in hidden)]
+    found = [torch.optim.Adam(rest, lr=settings.learning_rate, fused=True)]
+    if hidden:
+        # steps of the size of Adam's, so that one learning rate serves both
+        found.append(
+            torch.optim.Muon(hidden, lr=settings.learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        )
+    return found
 
 
 class _Lbfgs:

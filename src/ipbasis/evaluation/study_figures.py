@@ -311,33 +311,35 @@ def plot_readouts(table: pd.DataFrame) -> Figure:
 
 
 def plot_variants(table: pd.DataFrame) -> Figure:
-    """Residual that a training reaches against its time, for each optimiser, learning rate and number of tasks.
+    """What each variant of a training reaches in about the same time: one line per variant, a dot per seed.
 
     Args:
-        table: of the study: columns ``offline.training.optimiser``, ``offline.training.learning_rate``,
-            ``offline.training.readouts``, ``offline_residual_accuracy``, ``offline_seconds``.
+        table: of the study: columns ``label``, ``offline_residual_accuracy``, ``offline_approximation``,
+            ``offline_cpu_seconds``, ``offline_epochs``; the rows of the base come first.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
-    keys = [f"offline.training.{name}" for name in ("optimiser", "readouts", "learning_rate")]
-    colours = dict(zip(sorted(table[keys[0]].unique()), _COLOURS, strict=False))
-    markers = dict(zip(sorted(table[keys[1]].unique()), _MARKERS, strict=False))
-    sizes = {rate: 5 + 4 * number for number, rate in enumerate(sorted(table[keys[2]].unique()))}
-    for (optimiser, tasks, rate), some in table.groupby(keys):
-        axes.plot(
-            some["offline_seconds"],
-            some["offline_residual_accuracy"],
-            linestyle="",
-            color=colours[optimiser],
-            marker=markers[tasks],
-            markersize=sizes[rate],
-            label=f"{optimiser.upper() if optimiser == 'soap' else optimiser.title()}, {tasks} tasks, rate {rate:g}",
-        )
-    axes.set_yscale("log")
-    axes.grid(alpha=0.3, which="both")
-    axes.set_xlabel("seconds of training, two at a time")
-    axes.set_ylabel("relative residual, unseen tasks")
-    problem = table["problem"].iloc[0].replace("_", " ")
-    axes.set_title(f"Training of the {problem} at equal numbers of steps", fontsize=10)
+    labels = list(table["label"].unique())
+    places = table["label"].map(labels.index)
+    figure = Figure(figsize=(11, 0.25 * len(labels) + 1.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    columns = {
+        "offline_residual_accuracy": "relative residual of the equation\non unseen tasks",
+        "offline_approximation": "relative error of the best\napproximation of unseen solutions",
+    }
+    for axes, (column, text) in zip(panels, columns.items(), strict=True):
+        base = table.loc[places == 0, column]
+        axes.axvspan(base.min(), base.max(), color="black", alpha=0.12, label="range of the base over its seeds")
+        axes.plot(table[column], places, "o", color=_COLOURS[0], alpha=0.8, label="one training (a dot per seed)")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(LogLocator(subs=()))
+        axes.set_xlabel(text)
+        axes.grid(alpha=0.3)
+    spent = table.groupby(places)[["offline_epochs", "offline_cpu_seconds"]].mean()
+    names = [f"{name}  ({some[0]:.0f} steps, {some[1]:.0f} s)" for name, some in zip(labels, spent.values, strict=True)]
+    panels[0].set_yticks(range(len(labels)), names, fontsize=8)
+    panels[0].invert_yaxis()
     _legend(figure, 2)
+    problem = table["problem"].iloc[0].replace("_", " ")
+    figure.suptitle(f"Training of the {problem}, one thing changed at a time (left is better)", fontsize=11)
     return figure
