@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import hydra
 import numpy as np
 import pandas as pd
+import torch
 from omegaconf import DictConfig
 
 from ipbasis.basis.artefact import Basis
@@ -174,6 +175,7 @@ def rows(settings: Settings, name: str, number: int) -> dict[str, list[dict]]:
 
 
 def work(settings: Settings, tracker: Tracker) -> None:
+    torch.set_num_threads(settings["threads"])
     jobs = [(settings, name, number) for name, cells in settings["cells"].items() for number in cells["number"]]
     parts = side_by_side(rows, jobs, settings["threads"], "accuracy_limit")
     tables = {name: pd.DataFrame([row for part in parts for row in part[name]]) for name in parts[0]}

@@ -33,7 +33,7 @@ def _copy(target: Path) -> None:
             (target / name).unlink(missing_ok=True)
 
 
-def _phases(parameters: Mapping) -> list[list[list[str]]]:
+def phases(parameters: Mapping) -> list[list[list[str]]]:
     """The stages of the pipeline: phases one after the other, in each two lists that need nothing of one another.
 
     Args:
@@ -78,7 +78,7 @@ def smoke(target: Path) -> None:
         subprocess.run(command, cwd=target, check=True, env=environment)
 
     with ThreadPoolExecutor(2) as pool:
-        for phase in _phases(parameters):
+        for phase in phases(parameters):
             list(pool.map(reproduce, phase))
 
 

@@ -17,6 +17,7 @@ from ipbasis.inverse.validation import ValidationSettings
 from ipbasis.problem import Problem
 from pipelines.cells import cells, observation_settings, shown_cells
 from pipelines.common import methods, settings_of
+from pipelines.smoke import phases as smoke_phases
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -93,6 +94,16 @@ def test_stages_that_do_all_problems_write_for_each_of_them():
     assert set(tables) == {f"reports/tables/{problem}_offline.csv" for problem in TRAINED}
     budgets = stages["simulate"]["params"][-1]["conf/profile/${profile}.yaml"]
     assert set(budgets) == {f"problems.{problem}.queries" for problem in PARAMETERS["problems"]}
+
+
+def test_smoke_runs_every_stage():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    listed = [name for phase in smoke_phases(PARAMETERS) for part in phase for name in part]
+    expected = [name for name, stage in stages.items() if "foreach" not in stage]
+    for name, stage in stages.items():
+        if "foreach" in stage:
+            expected += [f"{name}@{key}" for key in PARAMETERS[stage["foreach"].strip("${}")]]
+    assert sorted(listed) == sorted(expected)
 
 
 def test_no_omegaconf_interpolation_in_files_that_dvc_templates():

@@ -260,7 +260,7 @@ class Online:
         normal = embedding.T @ self.data_normal @ embedding
         return replace(self, physics=self.physics.coarse, data_root=self.data_root @ embedding, data_normal=normal)
 
-    def select(self, rows: Tensor) -> "Online":
+    def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
         own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
         if len(self.data_root) > 1:

@@ -111,13 +111,12 @@ def _chunks(matrices: Tensor) -> Iterator[slice]:
     return (slice(at, at + step) for at in range(0, len(matrices), step))
 
 
-def _normal(online: Online, state: _State, weights: Weights, part: slice) -> tuple[Tensor, Tensor]:
-    """Normal matrices (b, N + P, N + P) of a part, scaled to a diagonal of one, and the scales (b, N + P)."""
+def _normal(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor]:
+    """Normal matrix (B, N + P, N + P) scaled to a diagonal of one, and the scale (B, N + P)."""
     width = online.data_root.shape[2]
-    normal = state.normal_physics[part] * weights.physics[part].square()[:, None, None]
-    of_data = online.data_normal if len(online.data_normal) == 1 else online.data_normal[part]
-    normal[:, :width, :width].addcmul_(of_data, weights.data[part].square()[:, None, None])
-    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors[part])
+    normal = state.normal_physics * weights.physics.square()[:, None, None]
+    normal[:, :width, :width].addcmul_(online.data_normal, weights.data.square()[:, None, None])
+    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors)
     diagonal = normal.diagonal(dim1=1, dim2=2)
     scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
     normal.mul_(scale[:, None]).mul_(scale[..., None])
@@ -133,7 +132,7 @@ def _step(online: Online, state: _State, weights: Weights, damping: Tensor) -> t
     gradient = gradient.masked_fill(held, 0.0)
     step = torch.empty_like(gradient)
     for part in _chunks(state.normal_physics):
-        normal, scale = _normal(online, state, weights, part)
+        normal, scale = _normal(online.select(part), select(state, part), select(weights, part))
         if held[part].any():
             normal.masked_fill_(held[part, None] | held[part, :, None], 0.0)
         normal.diagonal(dim1=1, dim2=2).add_(damping[part, None] + held[part])
@@ -321,11 +320,11 @@ def _posterior(online: Online, state: _State, weights: Weights) -> tuple[Tensor,
     inverse, determinant = torch.empty_like(state.normal_physics), torch.empty_like(state.data)
     used, sound = torch.empty_like(state.data), torch.empty_like(state.data, dtype=torch.bool)
     for part in _chunks(inverse):
-        normal, scale = _normal(online, state, weights, part)
+        some = online.select(part)
+        normal, scale = _normal(some, select(state, part), select(weights, part))
         factor, faults = torch.linalg.cholesky_ex(normal)
         own = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
-        of_data = online.data_normal if len(online.data_normal) == 1 else online.data_normal[part]
-        used[part] = (of_data * own[:, :width, :width]).sum((1, 2))
+        used[part] = (some.data_normal * own[:, :width, :width]).sum((1, 2))
         determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
         inverse[part], sound[part] = own, faults == 0
     return inverse, determinant, used * weights.data.square(), sound
