@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ipbasis.inverse.assemble import assemble, reduce_physics
-from ipbasis.inverse.smoothing import smooth
+from ipbasis.inverse.smoothing import propagate, smooth
 from ipbasis.observations import check_observations, long_table
 from ipbasis.reference.solutions import solutions
 
@@ -40,7 +40,7 @@ def test_noise_and_error_bars(lotka_volterra_basis, tasks, given):
     for field in range(2):
         number = next(j for j, jet in enumerate(jets) if jet.field == field and jet.index == ())
         by_jet[:, field, number] = 1
-    std = smoothed.variance(physics, by_jet).sqrt().transpose(1, 2)
+    std = propagate(smoothed.jet_covariance(physics), by_jet).sqrt().transpose(1, 2)
     ratio = (values - torch.as_tensor(exact)) / std
     assert ratio.square().mean().sqrt().item() == pytest.approx(1, abs=0.2)
     assert (values - torch.as_tensor(exact)).square().mean().sqrt() < 0.04  # below the noise

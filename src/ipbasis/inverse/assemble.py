@@ -53,6 +53,13 @@ class Physics:
     initial_selection: Tensor
     determined: bool
 
+    def readout_covariance(self, covariance: Tensor) -> Tensor:
+        """(B, F, K, K) covariance of each field's readouts, from that of the unknowns (B, N, N)."""
+        fields = len(self.system.notation.fields)
+        energy = self.coordinates[: len(self.coordinates) // fields, : self.coordinates.shape[1] // fields]
+        own = covariance.unflatten(2, (fields, -1)).unflatten(1, (fields, -1)).diagonal(dim1=1, dim2=3)
+        return energy @ own.movedim(3, 1) @ energy.T
+
 
 @dataclass(frozen=True)
 class AffinePhysics(Physics):

@@ -57,7 +57,7 @@ SOLVERS = {
 Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSettings
 _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
-_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 5000, 100, 1_000_000
+_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 5000, 200, 1_000_000
 _SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 _BATCH_SHARED = 50  # queries from which on threads share them
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
@@ -73,7 +73,7 @@ class Estimates:
             ``status, message``, and ``<field>_noise_std`` where the problem has several fields.
         basis: the basis used.
         readouts: (queries, F, K).
-        readout_covariance: (queries, F K, F K), or None if the solver gives none.
+        readout_covariance: (queries, F, K, K) of each field's readouts, or None if the solver gives none.
         correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
             parameters and where the solver gives no error bars.
         freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
@@ -95,12 +95,11 @@ class Estimates:
     def solution_std(self, points: np.ndarray) -> np.ndarray:
         """Standard error of the fitted fields at points (n, d): (queries, n, F); NaN if not known."""
         features = self.basis.features(points)
-        queries, fields, size = self.readouts.shape
+        queries, fields, _ = self.readouts.shape
         if self.readout_covariance is None:
             return np.full((queries, len(features), fields), np.nan)
-        blocks = self.readout_covariance.reshape(queries, fields, size, fields, size)
-        own = np.einsum("qfkfl->qfkl", blocks)
-        return np.sqrt(np.einsum("nk,qfkl,nl->qnf", features, own, features, optimize=True).clip(0))
+        variance = np.einsum("nk,qfkl,nl->qnf", features, self.readout_covariance, features, optimize=True)
+        return np.sqrt(variance.clip(0))
 
     def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Low and high ends (queries, P) of the intervals that hold the true parameters with this probability."""
@@ -659,7 +658,7 @@ def estimate(
         estimator.whole(tables, observations),
         basis,
         _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
-        None if estimator.physics is None else _whole(covariances, observations.usable, unknowns, unknowns),
+        None if estimator.physics is None else _whole(covariances, observations.usable, shape[0], shape[1], shape[1]),
         _whole(correlation, observations.usable, len(basis.problem.parameters), len(basis.problem.parameters)),
         _whole(freedom, observations.usable),
         tuple(found),

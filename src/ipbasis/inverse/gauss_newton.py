@@ -516,7 +516,7 @@ def gauss_newton(
         parameters=parameters,
         covariance=covariance,
         readouts=point.readouts @ coordinates.T,
-        readout_covariance=coordinates @ spread @ coordinates.T,
+        readout_covariance=online.physics.readout_covariance(spread),
         noise_std=std,
         objective=point.objective - own.objective + rest / std.square(),
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),

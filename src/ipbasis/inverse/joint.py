@@ -13,20 +13,22 @@ from torch import Tensor
 from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
-from ipbasis.inverse.rows import overwrite, select, unwritten
-from ipbasis.inverse.smoothing import Smooth, smooth
+from ipbasis.inverse.rows import gather, select
+from ipbasis.inverse.smoothing import Smooth, propagate, smooth
 from ipbasis.inverse.solution import Solution
 
-_ROUNDS, _COARSE_ROUNDS = 20, 3
-_STAGE = 4.0  # factor on the root of the physics weight after each accepted step
-_START_ITERATIONS = 3
+_ROUNDS = 20
+_START_ITERATIONS, _RIDGE = 3, 1e-12
+_FIRST_DAMPING = 1e-8
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
-_LAST_GAIN = 0.1  # decrease after which the next step, of quadratic convergence, is not worth it
+_LAST_GAIN = 1.0  # decrease by a step, of quadratic convergence, after which the next is not worth it
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
 _RISES = 2  # steps in a row that may rise
 _IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
+_RESCALED = 0.7  # of the logarithm of a noise, that a query may be off whose estimate does not depend on the level
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
+_MET = 3.0  # times the usual residual, up to which the equation counts as met
 _FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
 _EPSILON = torch.finfo(torch.float64).eps
@@ -65,6 +67,25 @@ class _State:
         """(B, N + P) half the gradient of the objective."""
         by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
         return by_data * self.gradient_data + by_physics * self.gradient_physics + self.gradient_priors
+
+    def moved(self, online: Online, step: Tensor) -> "_State":
+        """The same linearised problem after a step (B, N + P)."""
+        width = self.unknowns.shape[1]
+        data = (online.data_normal @ step[:, :width, None]).squeeze(2)
+        data = torch.nn.functional.pad(data, (0, step.shape[1] - width))
+        physics = (self.normal_physics @ step[..., None]).squeeze(2)
+        priors = self.normal_priors * step
+        return replace(
+            self,
+            unknowns=self.unknowns + step[:, :width],
+            parameters=self.parameters + step[:, width:],
+            data=self.data + (step * (2 * self.gradient_data + data)).sum(1),
+            physics=self.physics + (step * (2 * self.gradient_physics + physics)).sum(1),
+            priors=self.priors + (step * (2 * self.gradient_priors + priors)).sum(1),
+            gradient_data=self.gradient_data + data,
+            gradient_physics=self.gradient_physics + physics,
+            gradient_priors=self.gradient_priors + priors,
+        )
 
 
 def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
@@ -162,10 +183,8 @@ class _Path:
     damping: Tensor
 
 
-def _search(
-    online: Online, state: _State, first: Tensor, weights: Weights, iterations: int
-) -> tuple[_State, Tensor, Tensor]:
-    """Levenberg-Marquardt on unknowns and parameters, the physics weight raised in stages.
+def _search(online: Online, state: _State, weights: Weights, iterations: int) -> tuple[_State, Tensor, Tensor]:
+    """Levenberg-Marquardt on unknowns and parameters.
 
     A strong equation makes a curved valley of the objective, where a good step rises before the next one falls:
     only after a few rises does the search go back and take shorter steps.
@@ -173,8 +192,7 @@ def _search(
     Args:
         online: the batch.
         state: where to start.
-        first: (B,) root of the physics weight to start with.
-        weights: the weights to end with.
+        weights: of data and physics.
         iterations: steps at most.
 
     Returns:
@@ -183,32 +201,38 @@ def _search(
     Reference: Chamberlain, Powell, Lemarechal & Pedersen, Math. Program. Study 16 (1982) 1.
     """
     width = state.unknowns.shape[1]
-    end, steps = unwritten(state), torch.zeros(len(online), dtype=torch.long)
+    ended: list[tuple[Tensor, _State]] = []
+    steps = torch.zeros(len(online), dtype=torch.long)
     settled = torch.zeros(len(online), dtype=torch.bool)
-    active, part, final = torch.arange(len(online)), online, weights
-    near = first * _STAGE >= final.physics
-    current = replace(final, physics=torch.where(near, final.physics, first))
-    lowest, none = state.objective(current), torch.zeros_like(settled)
-    path = _Path(state.unknowns, state.parameters, lowest, none.long(), none, torch.full_like(first, 1e-4))
+    active, part = torch.arange(len(online)), online
+    lowest, none = state.objective(weights), torch.zeros_like(settled)
+    path = _Path(state.unknowns, state.parameters, lowest, none.long(), none, torch.full_like(lowest, _FIRST_DAMPING))
 
-    def without(done: Tensor, at_rest: Tensor, *others: Tensor) -> tuple:
-        """The queries that are not done."""
-        nonlocal active, part, state, current, final, path
+    def without(done: Tensor, at_rest: Tensor, step: Tensor) -> Tensor:
+        """The steps of the queries that are not done."""
+        nonlocal active, part, state, weights, path
         if not done.any():
-            return others
+            return step
         settled[active[done]] = at_rest[done]
-        overwrite(end, active[done], select(state, done))
+        ended.append((active[done], select(state, done)))
         kept = ~done
         active, part, state = active[kept], part.select(kept), select(state, kept)
-        current, final, path = select(current, kept), select(final, kept), select(path, kept)
-        return tuple(other[kept] for other in others)
+        weights, path = select(weights, kept), select(path, kept)
+        return step[kept]
 
     for _ in range(iterations):
-        step, predicted = _step(part, state, current, path.damping)
-        steady, last = (path.rises == 0) & ~path.back, current.physics >= final.physics
+        step, predicted = _step(part, state, weights, path.damping)
+        steady = (path.rises == 0) & ~path.back
         # a step that the damping holds back predicts less than there is to gain
         still = steady & (predicted < _GAIN) & (path.damping < _LIGHT)
-        step, still, last = without(last & (still | (steady & (path.damping > 1e8))), still, step, still, last)
+        # so small a step needs no new linearisation at its end
+        goal = state.parameters + step[:, width:]
+        lands = steady & ~still & (predicted < _LAST_GAIN) & (path.damping < _CAREFUL)
+        lands &= (part.priors.clip(goal) == goal).all(1)
+        if lands.any():
+            state = state.moved(part, step * lands[:, None])
+            steps[active[lands]] += 1
+        step = without(still | lands | (steady & (path.damping > 1e8)), still | lands, step)
         if not len(active):
             break
         moved = part.priors.clip(state.parameters + step[:, width:])
@@ -216,31 +240,23 @@ def _search(
         back, goal = path.back[:, None], state.unknowns + step[:, :width]
         state = _linearise(part, torch.where(back, path.unknowns, goal), torch.where(back, path.parameters, moved))
         steps[active] += 1
-        objective = state.objective(current).nan_to_num(torch.inf)
+        objective = state.objective(weights).nan_to_num(torch.inf)
         gain = path.lowest - objective
         better = gain > 0
-        raised = (better | still) & ~last
-        weight = torch.minimum(current.physics * _STAGE, final.physics)
-        current = replace(current, physics=torch.where(raised, weight, current.physics))
-        keeps = better | raised
-        rises = torch.where(keeps | path.back, 0, path.rises + 1)
+        rises = torch.where(better | path.back, 0, path.rises + 1)
         lost = (rises > torch.where(path.damping < _CAREFUL, _RISES, 0)) | objective.isinf()
         damping = torch.where(lost, path.damping.clamp_min(1e-6) * 100, path.damping)
         path = _Path(
-            unknowns=torch.where(keeps[:, None], state.unknowns, path.unknowns),
-            parameters=torch.where(keeps[:, None], state.parameters, path.parameters),
-            lowest=torch.where(raised, state.objective(current), torch.where(better, objective, path.lowest)),
+            unknowns=torch.where(better[:, None], state.unknowns, path.unknowns),
+            parameters=torch.where(better[:, None], state.parameters, path.parameters),
+            lowest=torch.where(better, objective, path.lowest),
             rises=torch.where(lost, 0, rises),
             back=lost,
             damping=torch.where(better, damping / 10, damping).clamp(1e-16, 1e12),
         )
-        rest = last & better & (gain < _LAST_GAIN) & (path.damping < _LIGHT)
-        without(rest, rest)
-        if not len(active):
-            break
     if len(active):
-        overwrite(end, active, _linearise(part, path.unknowns, path.parameters))
-    return end, steps, settled
+        ended.append((active, _linearise(part, path.unknowns, path.parameters)))
+    return gather(ended), steps, settled
 
 
 def _start(online: Online, smoothed: Smooth) -> Tensor:
@@ -249,15 +265,18 @@ def _start(online: Online, smoothed: Smooth) -> Tensor:
     low, high = online.ranges.T
     middle = torch.where(online.priors.std.isfinite(), online.priors.mode, (low + high) / 2).expand_as(online.known)
     parameters = torch.where(online.known.isnan(), middle, online.known)
+    covariances = smoothed.jet_covariance(physics)
     for _ in range(_START_ITERATIONS):
         residual, by_jet, by_parameter = physics.linearised(smoothed.mean, parameters)
-        variance = smoothed.variance(physics, by_jet)
+        variance = propagate(covariances, by_jet)
         weight = physics.root * variance.clamp_min(1e-6 * variance.amax((1, 2), keepdim=True)).rsqrt()
         rows = (by_parameter * weight[:, :, None]).transpose(2, 3).flatten(1, 2) * online.free[:, None]
         size = rows.norm(dim=1).clamp_min(torch.finfo(rows.dtype).tiny)
-        ridge = 1e-8 * torch.eye(rows.shape[2], dtype=rows.dtype).expand(len(rows), -1, -1)
-        right = torch.nn.functional.pad(-(residual * weight).flatten(1), (0, rows.shape[2]))
-        step = torch.linalg.lstsq(torch.cat([rows / size[:, None], ridge], dim=1), right[..., None]).solution.squeeze(2)
+        rows = rows / size[:, None]
+        normal = rows.mT @ rows
+        normal.diagonal(dim1=1, dim2=2).add_(_RIDGE)
+        right = -(rows.mT @ (residual * weight).flatten(1)[..., None])
+        step = torch.linalg.solve_ex(normal, right)[0].squeeze(2)
         moved = parameters + (step / size).nan_to_num(0.0, 0.0, 0.0) * online.free
         reach = high - low
         moved = online.priors.clip(moved.clamp(middle - 2 * reach, middle + 2 * reach))
@@ -299,41 +318,102 @@ def _prune(parameters: Tensor, covariance: Tensor, optional: Tensor, penalty: Te
 
 @dataclass(frozen=True)
 class _Found:
-    """Outcome of `_fit`, see `Solution`."""
+    """Outcome of `_fit`.
 
-    state: _State
+    Args:
+        unknowns, parameters: (B, N) and (B, P).
+        weights: of data and physics.
+        objective, data, physics: (B,) see `_State`.
+        inverse: (B, N + P, N + P) of the normal matrix.
+        freedom: (B,) observations less the effective number of unknowns.
+        evidence: (B,) minus twice its logarithm, less a constant.
+        iterations: (B,) steps taken.
+        converged: (B,) whether one more step would gain nothing.
+    """
+
+    unknowns: Tensor
+    parameters: Tensor
     weights: Weights
+    objective: Tensor
+    data: Tensor
+    physics: Tensor
     inverse: Tensor
     freedom: Tensor
+    evidence: Tensor
     iterations: Tensor
     converged: Tensor
 
 
-def _posterior(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Posterior:
     """What the normal matrices tell at the end of a search.
 
-    Returns:
-        inverses (B, N + P, N + P), logarithms of the determinants (B,), number (B,) of observations that the unknowns
-        use up, and whether the matrices are positive definite (B,).
+    Args:
+        inverse: (B, N + P, N + P) of them.
+        determinant: (B,) logarithms of their determinants.
+        used: (B,) number of observations that the unknowns use up.
+        sound: (B,) whether they are positive definite.
+        depends: (B, P) how much of estimate or error bar stands or falls with the level of the residual: the shift in
+            error bars when the equation is met exactly, or half the share of the residual in the variance.
     """
+
+    inverse: Tensor
+    determinant: Tensor
+    used: Tensor
+    sound: Tensor
+    depends: Tensor
+
+
+def _posterior(online: Online, state: _State, weights: Weights) -> _Posterior:
+    """See `_Posterior`."""
     width = online.data_root.shape[2]
-    inverse, determinant = torch.empty_like(state.normal_physics), torch.empty_like(state.data)
-    used, sound = torch.empty_like(state.data), torch.empty_like(state.data, dtype=torch.bool)
-    for part in _chunks(inverse):
-        some = online.select(part)
-        normal, scale = _normal(some, select(state, part), select(weights, part))
+    found = _Posterior(
+        inverse=torch.empty_like(state.normal_physics),
+        determinant=torch.empty_like(state.data),
+        used=torch.empty_like(state.data),
+        sound=torch.empty_like(state.data, dtype=torch.bool),
+        depends=torch.empty_like(state.parameters),
+    )
+    for part in _chunks(found.inverse):
+        some, here, by = online.select(part), select(state, part), select(weights, part)
+        normal, scale = _normal(some, here, by)
         factor, faults = torch.linalg.cholesky_ex(normal)
-        own = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
-        used[part] = (some.data_normal * own[:, :width, :width]).sum((1, 2))
-        determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
-        inverse[part], sound[part] = own, faults == 0
-    return inverse, determinant, used * weights.data.square(), sound
+        inverse = torch.cholesky_inverse(factor, out=found.inverse[part]).mul_(scale[:, None]).mul_(scale[..., None])
+        by_physics, rows = by.physics.square()[:, None], inverse[:, width:]
+        variance = rows[..., width:].diagonal(dim1=1, dim2=2)
+        shift = by_physics * (rows @ here.gradient_physics[..., None]).squeeze(2)
+        share = by_physics * ((rows @ here.normal_physics) * rows).sum(2) / variance
+        found.determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+        found.used[part] = (some.data_normal * inverse[:, :width, :width]).sum((1, 2)) * by.data.square()
+        found.sound[part] = faults == 0
+        found.depends[part] = torch.maximum(shift.abs() / variance.sqrt(), share / 2) * some.free
+    return found
+
+
+@dataclass(frozen=True)
+class _Variances:
+    """What a fit starts with.
+
+    Args:
+        std: (B,) noise.
+        level: (B,) of the residual.
+        tried: (3, B) evidence, noise and level of another fit of the same data; infinite evidence if there is none.
+    """
+
+    std: Tensor
+    level: Tensor
+    tried: Tensor
+
+    @classmethod
+    def untried(cls, std: Tensor, level: Tensor) -> "_Variances":
+        """Without another fit."""
+        return cls(std, level, torch.stack([torch.full_like(std, torch.inf), std, level]))
 
 
 def _fit(
     online: Online,
     state: _State,
-    variances: tuple[Tensor, Tensor],
+    first: _Variances,
     floors: tuple[Tensor | None, Tensor],
     usual: Tensor,
     settings: GaussNewtonSettings,
@@ -344,71 +424,97 @@ def _fit(
     Args:
         online: the batch.
         state: where to start.
-        variances: (B,) first noise and first level of the residual.
+        first: variances to start with.
         floors: (B,) smallest noise, None if the noise is given, and smallest level.
-        usual: (B,) level up to which the equation counts as met.
+        usual: (B,) residual of a solution in the basis.
         settings: of the solver.
         rounds: variances to try at most.
     """
     width, queries = online.data_root.shape[2], len(online)
     size = state.normal_physics.diagonal(dim1=1, dim2=2).sum(1).sqrt()
     stiffest = STIFFEST * online.data_root.square().sum((1, 2)).sqrt() / size
-    std, level = variances
-    found = _Found(
-        state=unwritten(state),
-        weights=Weights(1 / std, width**0.5 / level),
-        inverse=torch.zeros_like(state.normal_physics),
-        freedom=online.counts.sum(1).double(),
-        iterations=torch.zeros(queries, dtype=torch.long),
-        converged=torch.zeros(queries, dtype=torch.bool),
-    )
-    rows, begin, before = torch.arange(queries), width**0.5 / level, None
-    rose = torch.zeros(queries, dtype=torch.bool)
-    best = torch.stack([torch.full_like(level, torch.inf), std, level])
+    std, level, best = first.std, first.level, first.tried
+    rows, rose = torch.arange(queries), torch.zeros(queries, dtype=torch.bool)
+    iterations = torch.zeros(queries, dtype=torch.long)
+    ended: list[tuple[Tensor, _Found]] = []
     for number in range(rounds):
         part, final = online.select(rows), width**0.5 / level
         if settings.physics_weight is not None:
             final = torch.full_like(final, settings.physics_weight**0.5)
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
-        state, steps, settled = _search(part, state, begin, weights, settings.iterations)
-        found.iterations[rows] += steps
-        inverse, determinant, used, sound = _posterior(part, state, weights)
-        freedom = part.counts.sum(1) - used
+        state, steps, settled = _search(part, state, weights, settings.iterations)
+        iterations[rows] += steps
+        posterior = _posterior(part, state, weights)
+        counts = part.counts.sum(1)
+        freedom = counts - posterior.used
         updated, asked = std, level
         if floors[0] is not None:
             updated = ((state.data + part.data_rest.sum(1)) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
         if settings.physics_weight is None:
-            asked = (state.physics * width / (used - part.free.sum(1)).clamp_min(1.0)).sqrt().maximum(floors[1][rows])
+            taken = (posterior.used - part.free.sum(1)).clamp_min(1.0)
+            asked = (state.physics * width / taken).sqrt().maximum(floors[1][rows])
         pull = (asked / level).log()
-        evidence = state.objective(weights) + part.data_rest.sum(1) * weights.data.square()
-        evidence += determinant
-        evidence -= 2 * (part.counts.sum(1) * weights.data.log() + width * weights.physics.log())
+        objective = state.objective(weights) + part.data_rest.sum(1) * weights.data.square()
+        evidence = objective + posterior.determinant
+        evidence -= 2 * (counts * weights.data.log() + width * weights.physics.log())
         # too low a level forces the equation on the data, whose misfit is then taken for noise or left
         worse = evidence > best[0] + _LOSS
         best = torch.where(worse, best, torch.stack([evidence, std, level]))
         # far above the level sought the evidence asks for a small part of the way
         falls = ~rose & (pull < 0)
         lower = torch.where(falls, level * _FALL, asked).maximum(floors[1][rows])
-        errors = inverse[:, width:, width:].diagonal(dim1=1, dim2=2).sqrt()
-        moved = (pull.abs() > _LEVEL_CHANGE) | (falls & (level > floors[1][rows]))
-        if before is not None:
-            shift = (state.parameters - before[0]).abs() / errors
-            calm = (shift < _CALM) & ((errors / before[1]).log().abs() < _CALM)
-            moved &= ~((calm | (part.free == 0)).all(1) & (level < usual[rows]))
-        moved |= ((updated / std).log().abs() > _NOISE_CHANGE) | worse
+        calm = (posterior.depends < _CALM).all(1) & (state.physics.sqrt() < _MET * usual[rows])
+        moved = ((pull.abs() > _LEVEL_CHANGE) | (falls & (level > floors[1][rows]))) & ~calm
+        # both variances by one factor: the same estimate, larger or smaller error bars
+        factor = updated / std
+        noisier = factor.log().abs() > _NOISE_CHANGE
+        rescaled = noisier & calm & (factor.log().abs() < _RESCALED) & (not part.priors.informative)
+        moved |= (noisier & ~rescaled) | worse
         done = ~moved | (number == rounds - 1)
-        at = rows[done]
-        overwrite(found.state, at, select(state, done))
-        found.weights.data[at], found.weights.physics[at] = weights.data[done], weights.physics[done]
-        found.inverse[at], found.freedom[at] = inverse[done], freedom[done]
-        found.converged[at] = (settled & sound)[done]
-        rows, begin, before = rows[~done], weights.physics[~done], (state.parameters[~done], errors[~done])
+        factor = torch.where(rescaled & done, factor, 1.0)
+        weights = Weights(weights.data / factor, weights.physics / factor)
+        posterior.inverse.mul_(factor.square()[:, None, None])
+        found = _Found(
+            unknowns=state.unknowns,
+            parameters=state.parameters,
+            weights=weights,
+            objective=objective / factor.square(),
+            data=state.data,
+            physics=state.physics,
+            inverse=posterior.inverse,
+            freedom=freedom,
+            evidence=evidence,
+            iterations=iterations[rows],
+            converged=settled & posterior.sound,
+        )
+        ended.append((rows[done], select(found, done)))
+        rows = rows[~done]
         rose = (rose | (pull > 0) | worse)[~done]
         std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]
         best, state = best[:, ~done], select(state, ~done)
         if not len(rows):
             break
-    return found
+    return gather(ended)
+
+
+def _solution(online: Online, found: _Found, usual: Tensor) -> Solution:
+    """The outcome as that of a solver."""
+    width, rest = found.unknowns.shape[1], online.data_rest.sum(1)
+    return Solution(
+        parameters=found.parameters,
+        covariance=found.inverse[:, width:, width:] * online.free[:, None] * online.free[..., None],
+        readouts=found.unknowns @ online.physics.coordinates.T,
+        readout_covariance=online.physics.readout_covariance(found.inverse[:, :width, :width]),
+        noise_std=1 / found.weights.data,
+        objective=found.objective,
+        physics=found.physics / usual.square(),
+        misfit=found.data + rest,
+        freedom=found.freedom,
+        free_misfit=rest,
+        free_freedom=online.free_freedom,
+        iterations=found.iterations,
+        converged=found.converged,
+    )
 
 
 def joint_gauss_newton(
@@ -423,6 +529,9 @@ def joint_gauss_newton(
     Minimises data misfit / noise² + N × mean squared residual / level², N the number of unknowns. The level
     of the residual is the one that the basis reached in validation, or a higher one where the evidence of
     the query's own data asks for it (outside the trained range the basis is less accurate).
+
+    The first functions of the basis are searched first: a cheap problem, whose solution is near enough for the steps
+    of Gauss and Newton to converge with all functions and an equation as strong as the basis can meet it.
 
     Reference: MacKay, Neural Computation 4 (1992) 415, for both variances.
 
@@ -443,41 +552,27 @@ def joint_gauss_newton(
     std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
     state = _linearise(part, smoothed.mean, _start(part, smoothed))
     # from a weak equation to a strong one: the other way round the search would be slow until the level rose
-    level = state.physics.sqrt().maximum(floors[1])
-    rounds = _ROUNDS if part is online else _COARSE_ROUNDS
-    found = _fit(part, state, (std, level), floors, usual, settings, rounds)
-    iterations = found.iterations
+    # where the observations outnumber the readouts a level that is too low is told by the misfit
+    enough = online.free_freedom > 0
+    level = state.physics.sqrt() * torch.where(enough, _FALL, 1.0)
+    first = _Variances.untried(std, level.maximum(floors[1]))
+    width = part.data_root.shape[2]
+    found = _fit(part, state, first, floors, usual, settings, _ROUNDS if part is online else 1)
     if part is not online:
-        level = part.data_root.shape[2] ** 0.5 / found.weights.physics
-        state = _linearise(online, found.state.unknowns @ online.physics.embedding.T, found.state.parameters)
-        level = torch.maximum(level, floors[1])
-        found = _fit(online, state, (1 / found.weights.data, level), floors, usual, settings)
-        iterations = iterations + found.iterations
-    width = online.data_root.shape[2]
+        coarse, width = found, online.data_root.shape[2]
+        std, level = 1 / coarse.weights.data, part.data_root.shape[2] ** 0.5 / coarse.weights.physics
+        below = torch.where(enough, torch.minimum(level, usual), level).maximum(floors[1])
+        first = _Variances(std, below, torch.stack([coarse.evidence, std, level]))
+        state = _linearise(online, coarse.unknowns @ online.physics.embedding.T, coarse.parameters)
+        found = _fit(online, state, first, floors, usual, settings)
+        found = replace(found, iterations=found.iterations + coarse.iterations)
     if optional is not None:
         covariance = found.inverse[:, width:, width:] * online.free[:, None] * online.free[..., None]
         may = optional & online.known.isnan()
-        dropped = _prune(found.state.parameters, covariance, may, online.counts.sum(1).log())
+        dropped = _prune(found.parameters, covariance, may, online.counts.sum(1).log())
         online = replace(online, known=torch.where(dropped, 0.0, online.known))
-        parameters = torch.where(dropped, 0.0, found.state.parameters)
-        state = _linearise(online, found.state.unknowns, parameters)
-        level = width**0.5 / found.weights.physics
-        found = _fit(online, state, (1 / found.weights.data, level), floors, usual, settings)
-        iterations = iterations + found.iterations
-    state, weights, inverse = found.state, found.weights, found.inverse
-    rest, coordinates = online.data_rest.sum(1), online.physics.coordinates
-    return Solution(
-        parameters=state.parameters,
-        covariance=inverse[:, width:, width:] * online.free[:, None] * online.free[..., None],
-        readouts=state.unknowns @ coordinates.T,
-        readout_covariance=coordinates @ inverse[:, :width, :width] @ coordinates.T,
-        noise_std=1 / weights.data,
-        objective=state.objective(weights) + rest * weights.data.square(),
-        physics=state.physics / (accuracy.residual * online.amplitude).square(),
-        misfit=state.data + rest,
-        freedom=found.freedom,
-        free_misfit=rest,
-        free_freedom=online.free_freedom,
-        iterations=iterations,
-        converged=found.converged,
-    )
+        state = _linearise(online, found.unknowns, torch.where(dropped, 0.0, found.parameters))
+        std, level = 1 / found.weights.data, width**0.5 / found.weights.physics
+        again = _fit(online, state, _Variances.untried(std, level), floors, usual, settings)
+        found = replace(again, iterations=again.iterations + found.iterations)
+    return _solution(online, found, usual)

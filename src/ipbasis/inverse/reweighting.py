@@ -252,7 +252,7 @@ def _about(features: Tensor, solution: Solution, std: Tensor) -> _About:
     for field in range(count):
         own = slice(field * width, (field + 1) * width)
         fitted.append((features @ solution.readouts[:, own, None]).squeeze(2))
-        variances.append((features @ solution.readout_covariance[:, own, own] * features).sum(2))
+        variances.append((features @ solution.readout_covariance[:, field] * features).sum(2))
     return _About(torch.stack(fitted, dim=2), (torch.stack(variances, dim=2) / std.square()).clamp(0, 1))
 
 

@@ -1,6 +1,7 @@
 """Dataclasses of tensors or arrays with one row per query: some of the queries, replaced or taken."""
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,28 @@ T = TypeVar("T")
 
 def select(whole: T, rows: Any) -> T:
     """The queries `rows`."""
-    return type(whole)(**{field.name: getattr(whole, field.name)[rows] for field in fields(whole)})
+    if isinstance(rows, Tensor) and rows.dtype == torch.bool and rows.all():
+        return whole
+    if not is_dataclass(whole):
+        return whole[rows]
+    return type(whole)(**{field.name: select(getattr(whole, field.name), rows) for field in fields(whole)})
+
+
+def gather(parts: Sequence[tuple[Tensor, T]]) -> T:
+    """The whole of which the parts are the queries `rows`, every query in one of them."""
+    if len(parts) == 1:
+        return parts[0][1]
+    rows = torch.cat([rows for rows, _ in parts])
+    order = torch.empty_like(rows)
+    order[rows] = torch.arange(len(rows), device=rows.device)
+
+    def joined(values: Sequence[Any]) -> Any:
+        if not is_dataclass(values[0]):
+            return torch.cat(list(values))[order]
+        names = [field.name for field in fields(values[0])]
+        return type(values[0])(**{name: joined([getattr(value, name) for value in values]) for name in names})
+
+    return joined([part for _, part in parts])
 
 
 def overwrite(whole: Any, rows: Tensor, part: Any) -> None:
@@ -25,11 +47,6 @@ def put(whole: T, rows: Tensor, part: T) -> T:
     copy = type(whole)(**{field.name: getattr(whole, field.name).clone() for field in fields(whole)})
     overwrite(copy, rows, part)
     return copy
-
-
-def unwritten(like: T) -> T:
-    """Room for as many queries, all of which are still to be written."""
-    return type(like)(**{field.name: torch.empty_like(getattr(like, field.name)) for field in fields(like)})
 
 
 def merge(old: T, new: T, moved: Tensor) -> T:

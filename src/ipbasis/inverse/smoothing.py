@@ -1,5 +1,7 @@
 """Fits of the readouts to the observations alone, smoothed as much as the data ask for."""
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +30,13 @@ class Smooth:
     spread: Tensor
     noise_std: Tensor
 
-    def variance(self, physics: PointwisePhysics, by_jet: Tensor) -> Tensor:
-        """(B, E, n) variance of quantities whose partials by the jets are (B, E, J, n)."""
-        width = self.spread.shape[2]
-        rows = physics.spread(by_jet).unflatten(3, (-1, width))
-        along = torch.einsum("benfr,bfrs->benfs", rows, self.directions.expand(len(rows), -1, -1, -1))
-        return (along * self.spread[:, None, None]).square().sum((3, 4))
+    def jet_covariance(self, physics: PointwisePhysics) -> dict[tuple[int, int], Tensor]:
+        """(B, n) covariances of the jets that the equations hold, by the numbers i <= j of two; others are zero."""
+        jets, squares = physics.system.jets, self.spread.square()
+        along = [physics.features[jet.index] @ self.directions[:, jet.field] for jet in jets]
+        pairs = itertools.combinations_with_replacement(range(len(jets)), 2)
+        same = [(i, j) for i, j in pairs if jets[i].field == jets[j].field]
+        return {(i, j): ((along[i] * along[j]) @ squares[:, jets[i].field, :, None]).squeeze(2) for i, j in same}
 
     def solution(self, online: Online, noise_std: Tensor | None) -> Solution:
         """The fits as the outcome of a solver that searches no parameters.
@@ -59,7 +62,7 @@ class Smooth:
             parameters=online.known,
             covariance=torch.zeros(count, searched, searched, dtype=std.dtype),
             readouts=self.mean @ coordinates.T,
-            readout_covariance=coordinates @ covariance @ coordinates.T,
+            readout_covariance=online.physics.readout_covariance(covariance),
             noise_std=std,
             objective=misfit / std.square(),
             physics=torch.zeros_like(std),
@@ -70,6 +73,14 @@ class Smooth:
             iterations=torch.zeros(count, dtype=torch.long),
             converged=torch.ones(count, dtype=torch.bool),
         )
+
+
+def propagate(covariances: Mapping[tuple[int, int], Tensor], by_jet: Tensor) -> Tensor:
+    """(B, E, n) variance of quantities whose partials by the jets are (B, E, J, n), see `Smooth.jet_covariance`."""
+    return sum(
+        by_jet[:, :, i] * by_jet[:, :, j] * covariance[:, None] * (1 if i == j else 2)
+        for (i, j), covariance in covariances.items()
+    )
 
 
 def smooth(online: Online, noise_std: Tensor | None) -> Smooth:

@@ -14,7 +14,7 @@ class Solution:
         parameters: (B, P).
         covariance: (B, P, P) of the parameters; NaN where the solver gives none.
         readouts: (B, N).
-        readout_covariance: (B, N, N), the uncertainty of the parameters included.
+        readout_covariance: (B, F, K, K) of the readouts of each field, the uncertainty of the parameters included.
         noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
             are exceeded.
         objective: (B,) value at the minimum.

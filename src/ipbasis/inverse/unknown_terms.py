@@ -15,7 +15,7 @@ from ipbasis.equations import compile_torch
 from ipbasis.errors import InputError
 from ipbasis.inverse.assemble import PointwisePhysics
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings
-from ipbasis.inverse.smoothing import Smooth
+from ipbasis.inverse.smoothing import Smooth, propagate
 from ipbasis.problem import Declared, Problem
 
 # Coefficients of a library are searched without bounds that matter; the columns are scaled inside.
@@ -285,7 +285,7 @@ def free_terms(problem: Problem, physics: PointwisePhysics, smoothed: Smooth, pa
     slopes = [sympy.diff(e, notation.symbol(jet)) for e in expressions for jet in system.jets]
     values = physics.evaluate(expressions, smoothed.mean, parameters)
     by_jet = physics.evaluate(slopes, smoothed.mean, parameters).unflatten(1, (len(symbols), -1))
-    variances = smoothed.variance(physics, by_jet)
+    variances = propagate(smoothed.jet_covariance(physics), by_jet)
     width = physics.features[()].shape[1]
     fields = torch.einsum("nr,bfr->bnf", physics.features[()], smoothed.mean.unflatten(1, (-1, width)))
     return FreeTerms(
