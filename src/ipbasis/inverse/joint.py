@@ -29,6 +29,7 @@ _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level
 _RESCALED = 0.7  # of the logarithm of a noise, that a query may be off whose estimate does not depend on the level
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
 _MET = 3.0  # times the usual residual, up to which the equation counts as met
+_FIRST_LEVEL = 4.0  # times the usual residual, to start from with all functions
 _FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
 _EPSILON = torch.finfo(torch.float64).eps
@@ -551,8 +552,8 @@ def joint_gauss_newton(
     smoothed = smooth(part, noise_std)
     std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
     state = _linearise(part, smoothed.mean, _start(part, smoothed))
-    # from a weak equation to a strong one: the other way round the search would be slow until the level rose
-    # where the observations outnumber the readouts a level that is too low is told by the misfit
+    # From a weak equation to a strong one: the other way round the search would be slow until the level rose. Where
+    # the observations outnumber the readouts the misfit tells a level that is too low, and the way may be short.
     enough = online.free_freedom > 0
     level = state.physics.sqrt() * torch.where(enough, _FALL, 1.0)
     first = _Variances.untried(std, level.maximum(floors[1]))
@@ -561,7 +562,7 @@ def joint_gauss_newton(
     if part is not online:
         coarse, width = found, online.data_root.shape[2]
         std, level = 1 / coarse.weights.data, part.data_root.shape[2] ** 0.5 / coarse.weights.physics
-        below = torch.where(enough, torch.minimum(level, usual), level).maximum(floors[1])
+        below = torch.where(enough, torch.minimum(level, _FIRST_LEVEL * usual), level).maximum(floors[1])
         first = _Variances(std, below, torch.stack([coarse.evidence, std, level]))
         state = _linearise(online, coarse.unknowns @ online.physics.embedding.T, coarse.parameters)
         found = _fit(online, state, first, floors, usual, settings)
