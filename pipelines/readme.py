@@ -95,7 +95,7 @@ def accuracy_table() -> str:
         table[f"in {100 * level:g} % interval"] = 100 * rows.groupby(keys)["coverage"].mean()
     for drawn, rows in false_ok.groupby("drawn", sort=False):
         table[f"wrong but ok, {drawn}"] = 100 * rows.set_index(keys)["false_ok"]
-    table["identifiable_share"] *= 100
+    table["identifiable_share"] = (100 * table["identifiable_share"]).map("{:.0f}".format)
     names = {"noise_percent": "noise, %", "identifiable_share": "identifiable, %"}
     return markdown(_spaced(table.reset_index()).rename(columns=names))
 

@@ -7,7 +7,8 @@ import torch
 from ipbasis import estimate
 from ipbasis.inverse import joint
 from ipbasis.inverse.assemble import assemble, reduce_physics
-from ipbasis.inverse.gauss_newton import GaussNewtonSettings
+from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Weights
+from ipbasis.inverse.smoothing import smooth
 from ipbasis.observations import check_observations, long_table
 from ipbasis.problem import Tasks
 from ipbasis.reference.solutions import solutions
@@ -113,6 +114,55 @@ def test_gradients_agree_with_differences(online):
     for name, gradient in (("data", state.gradient_data), ("physics", state.gradient_physics)):
         expected = (getattr(ahead, name) - getattr(behind, name)) / (2 * step)
         assert (2 * gradient * direction).sum(1).numpy() == pytest.approx(expected.numpy(), rel=1e-5)
+
+
+def test_a_small_step_needs_no_new_linearisation(online):
+    """The data are quadratic, the physics is so up to third order."""
+    problem, tasks = online
+    generator = torch.Generator().manual_seed(0)
+    width = problem.data_root.shape[2]
+    unknowns = torch.randn(5, width, generator=generator, dtype=torch.float64)
+    parameters = torch.as_tensor(tasks.parameters)
+    state = joint._linearise(problem, unknowns, parameters)
+    direction = torch.randn(5, width + 4, generator=generator, dtype=torch.float64)
+    errors = []
+    for size in (1e-2, 5e-3):
+        step = size * direction
+        moved = state.moved(problem, step)
+        there = joint._linearise(problem, unknowns + step[:, :width], parameters + step[:, width:])
+        assert moved.data.numpy() == pytest.approx(there.data.numpy(), rel=1e-9)
+        assert moved.gradient_data.numpy() == pytest.approx(there.gradient_data.numpy(), abs=1e-8)
+        errors.append((moved.physics - there.physics).abs())
+    # halved, a step makes an eighth of the error, and at least a quarter where the residual is not small
+    assert (errors[1] < 0.3 * errors[0]).all()
+
+
+def test_what_depends_on_the_level_moves_with_it(online):
+    """Raise the weight of the equation by far: what should not move does not, and bars and estimates do otherwise."""
+    problem, tasks = online
+    width = problem.data_root.shape[2]
+    smoothed = smooth(problem, None)
+    start = joint._linearise(problem, smoothed.mean, torch.as_tensor(tasks.parameters))
+    noise = 1 / smoothed.noise_std
+    predicted, moved = [], []
+    for level in (1e-1, 1e-2, 1e-3):
+        found = []
+        state = start
+        for factor in (1, 100):
+            weights = Weights(noise, width**0.5 * factor / (level * problem.amplitude))
+            state, _, settled = joint._search(problem, state, weights, 40)
+            assert settled.all()
+            found.append((state, joint._posterior(problem, state, weights)))
+        (loose, told), (strict, then) = found
+        bars, after = (p.inverse[:, width:, width:].diagonal(dim1=1, dim2=2).sqrt() for p in (told, then))
+        shift = (strict.parameters - loose.parameters).abs() / bars
+        predicted.append(told.depends.amax(1))
+        moved.append(torch.maximum(shift, (after / bars).log().abs()).amax(1))
+    predicted, moved = torch.cat(predicted), torch.cat(moved)
+    assert (moved[predicted < 0.03] < 0.1).all()
+    assert (predicted < 0.03).any()
+    assert (moved[predicted > 0.2] > 0.1).all()
+    assert (predicted > 0.2).any()
 
 
 def test_pruning_is_backward_elimination_of_the_quadratic_form():

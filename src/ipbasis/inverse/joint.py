@@ -1,7 +1,7 @@
 """Online inference for equations without an affine split: readouts and parameters by Gauss-Newton together.
 
-The weight of the equation is raised in stages from what a smooth fit of the data meets to what the basis
-can, so that the search never has to follow a narrow curved valley from afar.
+The equation is weak at first, as a smooth fit of the data and then a few functions of the basis meet it, so that
+the search never has to follow a narrow curved valley from afar.
 """
 
 from collections.abc import Iterator
