@@ -123,7 +123,8 @@ def test_published_odes_are_integrated_at_the_default_tolerance(lotka_volterra):
             tasks.initial[i],
             t_eval=times,
         )
-        assert np.abs(found[i, np.argsort(points[i, :, 0])] - default.y.T).max() < 1e-9  # rounding differs from one processor to the next
+        # rounding differs from one processor to the next
+        assert np.abs(found[i, np.argsort(points[i, :, 0])] - default.y.T).max() < 1e-9
     error = np.abs(found - solutions(lotka_volterra, tasks, points))
     assert 1e-4 < error.mean() < 0.05
 
