@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from ipbasis.evaluation.tables import BASES, COLOURS, SOURCES
 
@@ -329,10 +329,13 @@ def plot_variants(table: pd.DataFrame) -> Figure:
         base = table.loc[places == 0, column]
         axes.axvspan(base.min(), base.max(), color="black", alpha=0.12, label="range of the base over its seeds")
         axes.plot(table[column], places, "o", color=_COLOURS[0], alpha=0.8, label="one training (a dot per seed)")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        if table[column].max() > 2 * table[column].min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_minor_locator(LogLocator(subs=()))
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(LogLocator(subs=()))
         axes.set_xlabel(text)
         axes.grid(alpha=0.3)
     spent = table.groupby(places)[["offline_epochs", "offline_cpu_seconds"]].mean()
