@@ -98,38 +98,39 @@ def online(lotka_volterra_basis):
     return assemble(lotka_volterra_basis, reduce_physics(lotka_volterra_basis), batch, None), tasks
 
 
-def test_gradients_agree_with_differences(online):
+@pytest.fixture
+def anywhere(online):
+    """Linearised at random unknowns, a random direction, and how to linearise further along it."""
     problem, tasks = online
     generator = torch.Generator().manual_seed(0)
     width = problem.data_root.shape[2]
     unknowns = torch.randn(5, width, generator=generator, dtype=torch.float64)
     parameters = torch.as_tensor(tasks.parameters)
-    state = joint._linearise(problem, unknowns, parameters)
     direction = torch.randn(5, width + 4, generator=generator, dtype=torch.float64)
+
+    def linearised(size):
+        step = size * direction
+        return joint._linearise(problem, unknowns + step[:, :width], parameters + step[:, width:])
+
+    return problem, direction, linearised
+
+
+def test_gradients_agree_with_differences(anywhere):
+    _, direction, linearised = anywhere
+    state = linearised(0)
     step = 1e-6
-    ahead, behind = (
-        joint._linearise(problem, unknowns + s * direction[:, :width], parameters + s * direction[:, width:])
-        for s in (step, -step)
-    )
+    ahead, behind = linearised(step), linearised(-step)
     for name, gradient in (("data", state.gradient_data), ("physics", state.gradient_physics)):
         expected = (getattr(ahead, name) - getattr(behind, name)) / (2 * step)
         assert (2 * gradient * direction).sum(1).numpy() == pytest.approx(expected.numpy(), rel=1e-5)
 
 
-def test_a_small_step_needs_no_new_linearisation(online):
+def test_a_small_step_needs_no_new_linearisation(anywhere):
     """The data are quadratic; what Gauss and Newton leave out of the physics is of second order."""
-    problem, tasks = online
-    generator = torch.Generator().manual_seed(0)
-    width = problem.data_root.shape[2]
-    unknowns = torch.randn(5, width, generator=generator, dtype=torch.float64)
-    parameters = torch.as_tensor(tasks.parameters)
-    state = joint._linearise(problem, unknowns, parameters)
-    direction = torch.randn(5, width + 4, generator=generator, dtype=torch.float64)
-    errors = []
+    problem, direction, linearised = anywhere
+    state, errors = linearised(0), []
     for size in (1e-2, 5e-3):
-        step = size * direction
-        moved = state.moved(problem, step)
-        there = joint._linearise(problem, unknowns + step[:, :width], parameters + step[:, width:])
+        moved, there = state.moved(problem, size * direction), linearised(size)
         assert moved.data.numpy() == pytest.approx(there.data.numpy(), rel=1e-9)
         assert moved.gradient_data.numpy() == pytest.approx(there.gradient_data.numpy(), abs=1e-8)
         errors.append((moved.physics - there.physics).abs().sum().item())
