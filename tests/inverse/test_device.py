@@ -38,7 +38,7 @@ class MadeElsewhere(TorchFunctionMode):
 
     makers = {
         *(torch.arange, torch.as_tensor, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.rand),
-        *(torch.tensor, torch.zeros, torch.triu_indices),
+        *(torch.tensor, torch.zeros, torch.tril_indices, torch.triu_indices),
     }
 
     def __torch_function__(self, function, types, arguments=(), options=None):

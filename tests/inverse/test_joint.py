@@ -103,7 +103,7 @@ def anywhere(online):
     """Linearised at random unknowns, a random direction, and how to linearise further along it."""
     problem, tasks = online
     generator = torch.Generator().manual_seed(0)
-    width = problem.data_root.shape[2]
+    width = problem.size
     unknowns = torch.randn(5, width, generator=generator, dtype=torch.float64)
     parameters = torch.as_tensor(tasks.parameters)
     direction = torch.randn(5, width + 4, generator=generator, dtype=torch.float64)
@@ -137,10 +137,31 @@ def test_a_small_step_needs_no_new_linearisation(anywhere):
     assert errors[1] == pytest.approx(errors[0] / 4, rel=0.2)
 
 
+@pytest.mark.parametrize("queries", [3, 40])
+def test_normal_matrices_are_those_of_the_derivative(online, queries):
+    """For few queries formed one by one, for many of them by products that all share."""
+    physics = online[0].physics
+    assert physics._pairs is not None
+    generator = torch.Generator().manual_seed(0)
+    jets, points, width = len(physics.system.jets), len(physics.root), online[0].size
+    by_jet = torch.randn(queries, 2, jets, points, generator=generator, dtype=torch.float64)
+    for j, partials in enumerate(zip(*physics.system.partials()[0], strict=True)):
+        by_jet[:, [i for i, partial in enumerate(partials) if partial == 0], j] = 0
+    unknowns = torch.randn(queries, width, generator=generator, dtype=torch.float64)
+    rows = physics.applied(by_jet, unknowns)
+    normal = torch.empty(queries, width, width, dtype=torch.float64)
+    physics.normal(by_jet, normal)
+    expected = physics.adjoint(by_jet, rows[:, :, None]).squeeze(1)
+    assert torch.allclose((normal @ unknowns[..., None]).squeeze(2), expected, rtol=1e-10)
+    assert torch.allclose(normal, normal.mT)
+    squares = (unknowns * expected).sum(1)
+    assert squares.numpy() == pytest.approx(rows.square().sum((1, 2)).numpy())
+
+
 def test_what_depends_on_the_level_moves_with_it(online):
     """Raise the weight of the equation by far: what should not move does not, and bars and estimates do otherwise."""
     problem, tasks = online
-    width = problem.data_root.shape[2]
+    width = problem.size
     smoothed = smooth(problem, None)
     start = joint._linearise(problem, smoothed.mean, torch.as_tensor(tasks.parameters))
     noise = 1 / smoothed.noise_std
@@ -150,13 +171,14 @@ def test_what_depends_on_the_level_moves_with_it(online):
         state = start
         for factor in (1, 100):
             weights = Weights(noise, width**0.5 * factor / (level * problem.amplitude))
-            state, _, settled = joint._search(problem, state, weights, 40)
+            end, _, settled = joint._search(problem, state, weights, 40)
             assert settled.all()
-            found.append((state, joint._posterior(problem, state, weights)))
-        (loose, told), (strict, then) = found
-        bars, after = (p.inverse[:, width:, width:].diagonal(dim1=1, dim2=2).sqrt() for p in (told, then))
+            found.append(end)
+            state = joint._linearise(problem, end.unknowns, end.parameters)
+        loose, strict = found
+        bars, after = (end.covariance.diagonal(dim1=1, dim2=2).sqrt() for end in found)
         shift = (strict.parameters - loose.parameters).abs() / bars
-        predicted.append(told.depends.amax(1))
+        predicted.append(loose.depends.amax(1))
         moved.append(torch.maximum(shift, (after / bars).log().abs()).amax(1))
     predicted, moved = torch.cat(predicted), torch.cat(moved)
     assert (moved[predicted < 0.03] < 0.1).all()

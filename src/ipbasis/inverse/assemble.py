@@ -5,7 +5,8 @@ basis, so that the cost of an iteration depends neither on the number of observa
 points. Roots rather than normal matrices are kept: squaring would cost half of the digits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -24,6 +25,9 @@ from ipbasis.observations import Batch
 _CONDITION_POINTS = 101
 _COARSE = 32  # functions that will do for a first search
 _POINTS_AT_ONCE = 100_000
+_IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
+_FEW = 24  # queries, for which no large table is read
+_PAIRS, _PRODUCTS = 2, 2**24  # of jets for each equation and pair of fields, and entries of their products, at most
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,15 @@ class Physics:
     initial_selection: Tensor
     determined: bool
 
-    def readout_covariance(self, covariance: Tensor) -> Tensor:
-        """(B, F, K, K) covariance of each field's readouts, from that of the unknowns (B, N, N)."""
+    @property
+    def energy(self) -> Tensor:
+        """(K, r) the readouts of one field in a combination of the functions."""
         fields = len(self.system.notation.fields)
-        energy = self.coordinates[: len(self.coordinates) // fields, : self.coordinates.shape[1] // fields]
-        own = covariance.unflatten(2, (fields, -1)).unflatten(1, (fields, -1)).diagonal(dim1=1, dim2=3)
-        return energy @ own.movedim(3, 1) @ energy.T
+        return self.coordinates[: len(self.coordinates) // fields, : self.coordinates.shape[1] // fields]
+
+    def readout_covariance(self, covariance: Tensor) -> Tensor:
+        """(B, F, K, K) covariance of each field's readouts, from that of its unknowns (B, F, r, r)."""
+        return self.energy @ covariance @ self.energy.T
 
 
 @dataclass(frozen=True)
@@ -156,8 +163,8 @@ class PointwisePhysics(Physics):
 
     def at(self, basis: Basis, points: Tensor) -> "PointwisePhysics":
         """The same equations at other points (n, d), all of equal weight."""
-        energy = self.coordinates[: basis.record.functions, : self.features[()].shape[1]]
-        features = {index: values @ energy for index, values in basis.feature_map(points, self.system.indices).items()}
+        features = basis.feature_map(points, self.system.indices)
+        features = {index: values @ self.energy for index, values in features.items()}
         root = points.new_full((len(points),), len(points) ** -0.5)
         return replace(self, points=points.unbind(1), root=root, features=features)
 
@@ -179,21 +186,94 @@ class PointwisePhysics(Physics):
         shape = (len(unknowns), len(self.root))
         return torch.stack([torch.as_tensor(v, dtype=self.root.dtype).expand(shape) for v in values], dim=1)
 
-    def spread(self, by_jet: Tensor, *beside: Tensor) -> Tensor:
-        """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n).
+    def applied(self, by_jet: Tensor, unknowns: Tensor) -> Tensor:
+        """(B, E, n) derivative of quantities whose partials by the jets are (B, E, J, n), along unknowns (B, N)."""
+        return sum(by_jet[:, :, j] * jet[:, None] for j, jet in enumerate(self.jets(unknowns)))
 
-        Columns `beside`, (B, E, n, m), follow behind.
+    def adjoint(self, by_jet: Tensor, rows: Tensor) -> Tensor:
+        """(B, k, N) transpose of `applied`, for rows (B, E, k, n)."""
+        width = self.features[()].shape[1]
+        out = rows.new_zeros(len(rows), rows.shape[2], self.coordinates.shape[1])
+        for j, jet in enumerate(self.system.jets):
+            own = out[..., jet.field * width : (jet.field + 1) * width]
+            own += (by_jet[:, :, j, None] * rows).sum(1) @ self.features[jet.index]
+        return out
+
+    def normal(self, by_jet: Tensor, out: Tensor) -> None:
+        """Normal matrix of quantities by the unknowns, written to `out` (B, N, N).
+
+        Args:
+            by_jet: (B, E, J, n) partials of the quantities by the jets.
+            out: where to write.
         """
-        width, unknowns = self.features[()].shape[1], self.coordinates.shape[1]
-        columns = unknowns + sum(other.shape[3] for other in beside)
-        out = by_jet.new_empty(*by_jet.shape[:2], len(self.root), columns)
-        out[..., :unknowns] = 0
+        width = self.features[()].shape[1]
+        if self._pairs is None or len(out) < _FEW:
+            for part in chunks(len(out), len(self.coordinates[0])):
+                matrix = self._spread(by_jet[part]).flatten(1, 2)
+                out[part] = matrix.mT @ matrix
+            return
+        for (first, second), (pairs, products) in self._pairs.items():
+            factors = torch.stack([(by_jet[:, :, i] * by_jet[:, :, j]).sum(1) for i, j in pairs], dim=1)
+            block = factors.flatten(1) @ products
+            one, other = (slice(field * width, (field + 1) * width) for field in (first, second))
+            if first == second:
+                out[:, one, one] = block[:, self._unfolded].unflatten(1, (width, width))
+            else:
+                block = block.unflatten(1, (width, width))
+                out[:, one, other], out[:, other, one] = block, block.mT
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[int, int], tuple[list[tuple[int, int]], Tensor]] | None:
+        """For two fields the pairs (i, j) of their jets that meet in an equation, and the features' outer products.
+
+        The products are (pairs n, r²), pairs and points in a row; of symmetric ones only the lower triangle. A normal
+        matrix is their sum with factors that are all that differs from query to query: one product of large matrices
+        serves all queries. None where the pairs are so many that the normal matrix of each query is formed faster.
+        """
+        by_jet, _ = self.system.partials()
+        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for i, j in itertools.combinations_with_replacement(range(len(self.system.jets)), 2):
+            fields = self.system.jets[i].field, self.system.jets[j].field
+            pairs = found.setdefault(fields, [])
+            if any(partials[i] != 0 and partials[j] != 0 for partials in by_jet):
+                pairs.append((i, j))
+        count, width = sum(map(len, found.values())), self.features[()].shape[1]
+        fields = len(self.coordinates) // len(self.energy)
+        if count > _PAIRS * len(by_jet) * fields**2 or count * len(self.root) * width**2 > _PRODUCTS:
+            return None
+        features = [self.features[jet.index] for jet in self.system.jets]
+        products, rows, columns = {}, *torch.tril_indices(width, width, device=self.root.device)
+        for (first, second), pairs in found.items():
+            outer = [features[i][:, :, None] * features[j][:, None] for i, j in pairs]
+            if first == second:
+                outer = [o if i == j else o + o.mT for o, (i, j) in zip(outer, pairs, strict=True)]
+                outer = [o[:, rows, columns] for o in outer]
+            products[first, second] = pairs, torch.cat(outer).flatten(1)
+        return products
+
+    @cached_property
+    def _unfolded(self) -> Tensor:
+        """(r²,) where the entries of a symmetric matrix stand in its lower triangle."""
+        width, device = self.features[()].shape[1], self.root.device
+        rows, columns = torch.tril_indices(width, width, device=device)
+        places = torch.empty(width, width, dtype=torch.long, device=device)
+        places[rows, columns] = places[columns, rows] = torch.arange(len(rows), device=device)
+        return places.flatten()
+
+    def _spread(self, by_jet: Tensor) -> Tensor:
+        """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n)."""
+        width = self.features[()].shape[1]
+        out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.coordinates.shape[1])
         for j, jet in enumerate(self.system.jets):
             own = out[..., jet.field * width : (jet.field + 1) * width]
             own.addcmul_(by_jet[:, :, j, :, None], self.features[jet.index])
-        if beside:
-            out[..., unknowns:] = torch.cat(beside, dim=3)
         return out
+
+
+def chunks(queries: int, size: int, entries: int = _IN_CACHE) -> Iterator[slice]:
+    """Parts of the queries whose matrices (size, size) hold so many entries together, which a core's cache keeps."""
+    step = max(1, entries // size**2)
+    return (slice(at, min(at + step, queries)) for at in range(0, queries, step))
 
 
 @dataclass(frozen=True)
@@ -202,9 +282,10 @@ class Online:
 
     Args:
         physics: equation and conditions in the span of the basis.
-        data_root: (B or 1, R, N), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit.
-        data_normal: (B or 1, N, N) its normal matrix.
-        data_target: (B, R).
+        data_root: (B or 1, F, R, r), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit of a
+            field with unknowns c.
+        data_normal: (B or 1, F, r, r) its normal matrix.
+        data_target: (B, F, R).
         data_rest: (B, F) part of the misfit that no readout can remove.
         counts: (B, F) observed values.
         amplitude: (B,) root mean square of the observed values.
@@ -248,27 +329,66 @@ class Online:
     @property
     def free_freedom(self) -> Tensor:
         """(B,) observations less the readouts that they can determine, field by field."""
-        return (self.counts - self.data_root.shape[2] // self.counts.shape[1]).clamp_min(0).sum(1)
+        return (self.counts - self.data_root.shape[3]).clamp_min(0).sum(1)
+
+    @property
+    def size(self) -> int:
+        """Number N of unknowns."""
+        return self.physics.coordinates.shape[1]
+
+    def observed(self, unknowns: Tensor) -> Tensor:
+        """(B, k, F R) weighted values at the observations, reduced to their roots, for unknowns (B, k, N)."""
+        by_field = unknowns.chunk(self.data_root.shape[1], dim=2)
+        return torch.cat([own @ root.mT for own, root in zip(by_field, self._roots, strict=True)], dim=2)
+
+    def observed_adjoint(self, rows: Tensor) -> Tensor:
+        """(B, k, N) transpose of `observed`, for rows (B, k, F R)."""
+        by_field = rows.chunk(self.data_root.shape[1], dim=2)
+        return torch.cat([own @ root for own, root in zip(by_field, self._roots, strict=True)], dim=2)
+
+    @property
+    def _roots(self) -> tuple[Tensor, ...]:
+        """(B, R, r) for each field; (R, r) where the queries share them, for one product of matrices."""
+        return (self.data_root[0] if len(self.data_root) == 1 else self.data_root.transpose(0, 1)).unbind(0)
+
+    def add_data_normal(self, normal: Tensor, factor: Tensor) -> None:
+        """Add the data's normal matrix times a factor (B,) to the first N rows and columns of matrices (B, n, n)."""
+        for own, block in zip(self.blocks(normal), self.data_normal.unbind(1), strict=True):
+            own.addcmul_(block, factor[:, None, None])
+
+    def data_trace(self, matrices: Tensor) -> Tensor:
+        """(B,) trace of the product of the data's normal matrix and others (B, n, n), of which the first N count."""
+        products = zip(self.blocks(matrices), self.data_normal.unbind(1), strict=True)
+        return sum((own * block).sum((1, 2)) for own, block in products)
+
+    def blocks(self, matrices: Tensor) -> list[Tensor]:
+        """(B, r, r) for each field: the parts of matrices (B, n, n) that belong to its unknowns alone."""
+        fields, width = self.data_root.shape[1], self.data_root.shape[3]
+        own = [slice(field * width, (field + 1) * width) for field in range(fields)]
+        return [matrices[:, rows, rows] for rows in own]
 
     def weighted(self, factor: Tensor) -> "Online":
         """The same with the data weights of each query multiplied by a factor (B,)."""
         return replace(
             self,
-            data_root=self.data_root * factor[:, None, None],
-            data_normal=self.data_normal * factor.square()[:, None, None],
-            data_target=self.data_target * factor[:, None],
+            data_root=self.data_root * factor[:, None, None, None],
+            data_normal=self.data_normal * factor.square()[:, None, None, None],
+            data_target=self.data_target * factor[:, None, None],
             data_rest=self.data_rest * factor.square()[:, None],
         )
 
     @property
     def coarse(self) -> "Online":
         """The same in the first functions alone, see `PointwisePhysics`."""
-        embedding = self.physics.embedding
+        root = self.data_root
+        embedding = self.physics.embedding[: root.shape[3], : self.physics.coarse.energy.shape[1]]
         normal = embedding.T @ self.data_normal @ embedding
-        return replace(self, physics=self.physics.coarse, data_root=self.data_root @ embedding, data_normal=normal)
+        return replace(self, physics=self.physics.coarse, data_root=root @ embedding, data_normal=normal)
 
     def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            rows = rows.nonzero().squeeze(1)  # once for all fields
         own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
         if len(self.data_root) > 1:
             own += ["data_root", "data_normal"]
@@ -346,34 +466,31 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         weights: (B, n, F) one over the standard deviation; zero where not observed.
 
     Returns:
-        root (B or 1, R, F K), target (B, R) and rest (B, F), see `Online`.
+        root (B or 1, F, R, K), target (B, F, R) and rest (B, F), see `Online`.
     """
     shared = len(features) == 1 and bool((weights == weights[:1, :1]).all())
     if shared:
-        scale = weights[0, 0]
         orthogonal, triangular = torch.linalg.qr(features[0])
         right = values * weights
         target = torch.einsum("nr,bnf->bfr", orthogonal, right)
         rest = (right - torch.einsum("nr,bfr->bnf", orthogonal, target)).square().sum(1)
-        root = torch.block_diag(*[triangular * s for s in scale])[None]
-        return root, target.flatten(1), rest
-    roots, targets, rest = [], [], []
+        return (triangular * weights[0, 0, :, None, None])[None], target, rest
+    height = min(features.shape[1:])
+    root = values.new_empty(len(values), values.shape[2], height, features.shape[2])
+    target = values.new_empty(root.shape[:3])
+    rest = values.new_empty(root.shape[:2])
     for field in range(values.shape[2]):
         weight = weights[..., field]
         both = torch.cat([features.expand(len(values), -1, -1), values[..., field, None]], dim=2) * weight[..., None]
         _, triangular = torch.linalg.qr(both, mode="r")
-        height = min(features.shape[1:])
-        roots.append(triangular[:, :height, :-1])
-        targets.append(triangular[:, :height, -1])
-        rest.append(triangular[:, height:, -1].square().sum(1))
-    height, width = roots[0].shape[1:]
-    root = values.new_zeros(len(values), height * len(roots), width * len(roots))
-    for field, triangular in enumerate(roots):
-        root[:, field * height : (field + 1) * height, field * width : (field + 1) * width] = triangular
-    return root, torch.cat(targets, dim=1), torch.stack(rest, dim=1)
+        root[:, field], target[:, field] = triangular[:, :height, :-1], triangular[:, :height, -1]
+        rest[:, field] = triangular[:, height:, -1].square().sum(1)
+    return root, target, rest
 
 
-def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -> Online:
+def assemble(
+    basis: Basis, physics: Physics, batch: Batch, std: Tensor | None, features: Tensor | None = None
+) -> Online:
     """The online problem of a batch.
 
     Args:
@@ -382,12 +499,14 @@ def assemble(basis: Basis, physics: Physics, batch: Batch, std: Tensor | None) -
         batch: the observations.
         std: (B, n, F) standard deviation of each observation's error, the basis error included; None to
             weight all alike.
+        features: from `observed_features`, if they are at hand.
     """
+    features = observed_features(basis, batch) if features is None else features
     observed = torch.as_tensor(batch.observed)
     values = torch.as_tensor(batch.values)
     weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)
-    root, target, rest = data_forms(observed_features(basis, batch), values, weights)
-    root = root @ physics.coordinates
+    root, target, rest = data_forms(features, values, weights)
+    root = root @ physics.energy
     return Online(
         physics=physics,
         data_root=root,

@@ -57,7 +57,7 @@ SOLVERS = {
 Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSettings
 _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
-_BATCH, _BATCH_POINTWISE, _BATCH_POINTS = 5000, 200, 1_000_000
+_BATCH, _BATCH_POINTS, _BATCH_ENTRIES = 5000, 1_000_000, 10_000_000
 _SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 _BATCH_SHARED = 50  # queries from which on threads share them
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
@@ -144,6 +144,7 @@ def _gauss_newton(
     settings: GaussNewtonSettings,
     noise_std,
     optional: Tensor | None = None,
+    features: Tensor | None = None,
 ) -> Solution:
     """Estimates of a batch, found on the device that the equations are on."""
     device = physics.coordinates.device
@@ -151,7 +152,8 @@ def _gauss_newton(
     # on the CPU tensors are made anyway, and the context would cost as much as small operations
     with nullcontext() if device.type == "cpu" else device:
         cells, by_query = _noise(basis, batch, noise_std)
-        online = assemble(basis, physics, batch, cells)
+        features = None if features is None else features.to(device)
+        online = assemble(basis, physics, batch, cells, features)
         if isinstance(physics, AffinePhysics):
             solution = gauss_newton(online, accuracy, settings, by_query)
         else:
@@ -441,8 +443,9 @@ class Estimator:
         """Number of queries of a batch."""
         if self.physics is None:  # the published recipe treats all queries as one batch
             return len(observations.queries)
-        most = _BATCH_POINTWISE if isinstance(self.physics, PointwisePhysics) else _BATCH
-        most = min(most, max(1, _BATCH_POINTS // observations.longest))
+        most = min(_BATCH, max(1, _BATCH_POINTS // observations.longest))
+        if isinstance(self.physics, PointwisePhysics):  # whose normal matrices are held for all queries
+            most = min(most, max(1, _BATCH_ENTRIES // self.physics.coordinates.shape[1] ** 2))
         count, threads = len(observations.queries), torch.get_num_threads()
         # equal shares, the same number for every thread
         batches = threads * -(-count // (threads * most))
@@ -500,8 +503,8 @@ class Estimator:
         number = self.noise_std if self._one_noise else None
 
         def in_rounds(settings: GaussNewtonSettings, optional: Tensor | None = None) -> Fit:
-            def squares(part: Batch) -> Solution:
-                return _gauss_newton(basis, physics, part, settings, number, optional)
+            def squares(part: Batch, features: Tensor) -> Solution:
+                return _gauss_newton(basis, physics, part, settings, number, optional, features)
 
             return fit_in_rounds(basis, batch, self.errors, self._noise_given(batch), squares)
 

@@ -75,14 +75,14 @@ class _Rows:
         physics, online = self.online.physics, self.online
         conditions = len(physics.condition_rows), len(online.given_initial[0])
         priors = len(online.ranges) if online.priors.informative else 0
-        return [online.data_target.shape[1], physics.factor.shape[1], *conditions, priors]
+        return [online.data_target[0].numel(), physics.factor.shape[1], *conditions, priors]
 
     def target(self, parameters: Tensor) -> Tensor:
         """(B, rows) right-hand sides."""
         online, by_physics = self.online, self.weights.physics[:, None]
         _, initial, counts = online.given_initial
         parts = [
-            online.data_target * self.weights.data[:, None],
+            online.data_target.flatten(1) * self.weights.data[:, None],
             -online.physics.source(self.thetas) * by_physics,
             online.physics.condition_target * by_physics,
             initial * counts * by_physics,
@@ -97,7 +97,7 @@ class _Rows:
         initial, _, counts = online.given_initial
         same, sizes = online.physics.condition_rows, self.sizes
         parts = [
-            unknowns @ online.data_root.mT * self.weights.data[:, None, None],
+            online.observed(unknowns) * self.weights.data[:, None, None],
             online.physics.apply(self.thetas, unknowns) * by_physics,
         ]
         if sizes[2]:
@@ -119,7 +119,7 @@ class _Rows:
             initial, _, counts = online.given_initial
             physics += (given * counts[:, None]) @ initial
         physics *= self.weights.physics[:, None, None]
-        return physics.addcmul_(data @ online.data_root, self.weights.data[:, None, None])
+        return physics.addcmul_(online.observed_adjoint(data), self.weights.data[:, None, None])
 
     def normal(self) -> Tensor:
         """(B, N, N) normal matrix."""
@@ -131,7 +131,8 @@ class _Rows:
         if len(initial):
             normal += (initial.T * counts[:, None]) @ initial
         normal *= self.weights.physics.square()[:, None, None]
-        return normal.addcmul_(online.data_normal, self.weights.data.square()[:, None, None])
+        online.add_data_normal(normal, self.weights.data.square())
+        return normal
 
 
 @dataclass(frozen=True)
@@ -347,8 +348,9 @@ def _start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings) ->
         weights = replace(weights, data=torch.zeros_like(noise))
     points = [_eliminate(online, start, weights) for start in starts]
     if online.physics.determined:
-        applied = [(online.data_root @ point.readouts[..., None]).squeeze(2) - online.data_target for point in points]
-        values = torch.stack([misfit.square().sum(1) for misfit in applied]) + online.data_rest.sum(1)
+        target = online.data_target.flatten(1)
+        misfits = [online.observed(point.readouts[:, None]).squeeze(1) - target for point in points]
+        values = torch.stack([misfit.square().sum(1) for misfit in misfits]) + online.data_rest.sum(1)
     else:
         values = torch.stack([point.objective for point in points])
     lowest, chosen = values.nan_to_num(torch.inf).min(0)
@@ -410,7 +412,7 @@ def _balance(online: Online, data: Tensor) -> Tensor:
     low, high = online.ranges.T
     thetas = online.physics.thetas(torch.stack([low, (low + high) / 2, high])).abs().amax(0)
     largest = (torch.linalg.matrix_norm(online.physics.factor) * thetas).amax()
-    return torch.linalg.matrix_norm(online.data_root) * data / largest
+    return online.data_root.square().sum((1, 2, 3)).sqrt() * data / largest
 
 
 def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> Weights:
@@ -419,9 +421,8 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
     The residual of the best solution in the basis is taken as random with that root mean square in each of
     the N directions that the readouts can change.
     """
-    size = online.data_root.shape[-1]
     data = 1 / std
-    physics = size**0.5 / (accuracy.residual * online.amplitude)
+    physics = online.size**0.5 / (accuracy.residual * online.amplitude)
     if physics_weight is not None:
         physics = torch.full_like(std, physics_weight**0.5)
     return Weights(data, torch.minimum(physics, STIFFEST * _balance(online, data)))
@@ -429,8 +430,8 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
 
 def _misfit(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Tensor]:
     """(B,) squared data misfit in units of the data weights, and observations less the effective unknowns."""
-    inside = point.residual[:, : online.data_target.shape[1]].square().sum(1) / weights.data.square()
-    used = (point.inverse * online.data_normal).sum((1, 2)) * weights.data.square() + online.free.sum(1)
+    inside = point.residual[:, : online.data_target[0].numel()].square().sum(1) / weights.data.square()
+    used = online.data_trace(point.inverse) * weights.data.square() + online.free.sum(1)
     if online.priors.informative:  # what a distribution tells of a parameter the data need not
         _, jacobian = _jacobian(online, point, weights)
         width = online.ranges[:, 1] - online.ranges[:, 0]
@@ -471,7 +472,7 @@ def gauss_newton(
     counts, rest = online.counts.sum(1), online.data_rest.sum(1)
     parameters, first = _start(online, accuracy, settings)
     std = torch.maximum(first, floor) if noise_std is None else noise_std
-    iterations, height = torch.zeros(len(online), dtype=torch.long), online.data_target.shape[1]
+    iterations, height = torch.zeros(len(online), dtype=torch.long), online.data_target[0].numel()
     rows = torch.arange(len(online))
     for number in range(_NOISE_ROUNDS if noise_std is None else 1):
         part = online.select(rows)
@@ -516,7 +517,7 @@ def gauss_newton(
         parameters=parameters,
         covariance=covariance,
         readouts=point.readouts @ coordinates.T,
-        readout_covariance=online.physics.readout_covariance(spread),
+        readout_covariance=online.physics.readout_covariance(torch.stack(online.blocks(spread), dim=1)),
         noise_std=std,
         objective=point.objective - own.objective + rest / std.square(),
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),

@@ -4,14 +4,13 @@ The equation is weak at first, as a smooth fit of the data and then a few functi
 the search never has to follow a narrow curved valley from afar.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ipbasis.basis.artefact import Accuracy
-from ipbasis.inverse.assemble import Online, PointwisePhysics
+from ipbasis.inverse.assemble import Online, PointwisePhysics, chunks
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
 from ipbasis.inverse.rows import gather, select
 from ipbasis.inverse.smoothing import Smooth, propagate, smooth
@@ -19,12 +18,13 @@ from ipbasis.inverse.solution import Solution
 
 _ROUNDS = 20
 _START_ITERATIONS, _RIDGE = 3, 1e-12
-_FIRST_DAMPING = 1e-8
+_FIRST_DAMPING = _EXACT = 1e-12  # changes nothing
+_SHRINKS = 0.01  # factor on what is to gain from one step to the next, at which the matrix of the first still serves
+_LEFT = 0.1  # decrease by a last step with that matrix
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
 _LAST_GAIN = 1.0  # decrease by a step, of quadratic convergence, after which the next is not worth it
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
 _RISES = 2  # steps in a row that may rise
-_IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _RESCALED = 0.7  # of the logarithm of a noise, that a query may be off whose estimate does not depend on the level
 _CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
@@ -32,37 +32,56 @@ _MET = 3.0  # times the usual residual, up to which the equation counts as met
 _FIRST_LEVEL = 4.0  # times the usual residual, to start from with all functions
 _FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
+_AT_ONCE = 2**22  # entries of the normal matrices that are formed at once
 _EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
 class _State:
-    """Unknowns z = (c, p) of a batch and the linearised problem there, data and physics apart.
+    """Unknowns z = (c, p) of a batch and the linearised problem there, as rows of which squares are minimised.
 
     Args:
         unknowns: (B, N).
         parameters: (B, P).
-        data, physics, priors: (B,) squared data misfit (what no readout can remove left out), mean squared
-            residual, that of the conditions included, and squared distance from the centres of the priors.
-        gradient_data, gradient_physics, gradient_priors: (B, N + P) halves of their gradients.
-        normal_physics: (B, N + P, N + P) of the physics.
-        normal_priors: (B, N + P) diagonal of that of the priors.
+        by_jet, by_parameter: (B, E, J, n) and (B, E, P, n) partials of the equations, weighted as they are.
+        slope: (B, P) derivative of the priors.
+        equations: (B, E, n) residuals, weighted so that the sum of squares is the mean square.
+        misfit: (B, F R) of the data, what no readout can remove left out.
+        conditions, initial: (B, C) and (B, I) residuals of those of all queries and of given initial values.
+        distance: (B, P) from the centres of the priors.
+        gradient_data, gradient_physics, gradient_priors: (B, N + P) halves of those of the sums of squares, equations,
+            conditions and initial values taken together as physics.
     """
 
     unknowns: Tensor
     parameters: Tensor
-    data: Tensor
-    physics: Tensor
-    priors: Tensor
+    by_jet: Tensor
+    by_parameter: Tensor
+    slope: Tensor
+    equations: Tensor
+    misfit: Tensor
+    conditions: Tensor
+    initial: Tensor
+    distance: Tensor
     gradient_data: Tensor
     gradient_physics: Tensor
     gradient_priors: Tensor
-    normal_physics: Tensor
-    normal_priors: Tensor
+
+    @property
+    def data(self) -> Tensor:
+        """(B,) squared data misfit."""
+        return self.misfit.square().sum(1)
+
+    @property
+    def physics(self) -> Tensor:
+        """(B,) mean squared residual."""
+        conditions = self.conditions.square().sum(1) + self.initial.square().sum(1)
+        return self.equations.square().sum((1, 2)) + conditions
 
     def objective(self, weights: Weights) -> Tensor:
         """(B,) weighted sum of data misfit and mean squared residual, and the priors."""
-        return weights.data.square() * self.data + weights.physics.square() * self.physics + self.priors
+        squares = weights.data.square() * self.data + weights.physics.square() * self.physics
+        return squares + self.distance.square().sum(1)
 
     def gradient(self, weights: Weights) -> Tensor:
         """(B, N + P) half the gradient of the objective."""
@@ -71,97 +90,220 @@ class _State:
 
     def moved(self, online: Online, step: Tensor) -> "_State":
         """The same linearised problem after a step (B, N + P)."""
-        width = self.unknowns.shape[1]
-        data = (online.data_normal @ step[:, :width, None]).squeeze(2)
-        data = torch.nn.functional.pad(data, (0, step.shape[1] - width))
-        physics = (self.normal_physics @ step[..., None]).squeeze(2)
-        priors = self.normal_priors * step
-        return replace(
-            self,
-            unknowns=self.unknowns + step[:, :width],
-            parameters=self.parameters + step[:, width:],
-            data=self.data + (step * (2 * self.gradient_data + data)).sum(1),
-            physics=self.physics + (step * (2 * self.gradient_physics + physics)).sum(1),
-            priors=self.priors + (step * (2 * self.gradient_priors + priors)).sum(1),
-            gradient_data=self.gradient_data + data,
-            gradient_physics=self.gradient_physics + physics,
-            gradient_priors=self.gradient_priors + priors,
+        ahead, aside = step.split([online.size, step.shape[1] - online.size], dim=1)
+        given, _, counts = online.given_initial
+        equations = online.physics.applied(self.by_jet, ahead) + (self.by_parameter * aside[:, None, :, None]).sum(2)
+        return _with_gradients(
+            online,
+            replace(
+                self,
+                unknowns=self.unknowns + ahead,
+                parameters=self.parameters + aside,
+                equations=self.equations + equations,
+                misfit=self.misfit + online.observed(ahead[:, None]).squeeze(1),
+                conditions=self.conditions + ahead @ online.physics.condition_rows.T,
+                initial=self.initial + ahead @ given.T * counts,
+                distance=self.distance + self.slope * aside,
+            ),
         )
+
+
+def _physics_gradient(online: Online, state: _State, by_jet: Tensor, by_parameter: Tensor) -> Tensor:
+    """(B, N + P) half the gradient of the mean squared residual of a state, by these partials."""
+    given, _, _ = online.given_initial
+    by_unknowns = online.physics.adjoint(by_jet, state.equations[:, :, None]).squeeze(1)
+    by_unknowns += state.conditions @ online.physics.condition_rows + state.initial @ given
+    return torch.cat([by_unknowns, (by_parameter * state.equations[:, :, None]).sum((1, 3))], dim=1)
+
+
+def _with_gradients(online: Online, state: _State) -> _State:
+    """The state with the gradients that belong to its rows."""
+    width, count = online.size, state.parameters.shape[1]
+    by_data = online.observed_adjoint(state.misfit[:, None]).squeeze(1)
+    return replace(
+        state,
+        gradient_data=torch.nn.functional.pad(by_data, (0, count)),
+        gradient_physics=_physics_gradient(online, state, state.by_jet, state.by_parameter),
+        gradient_priors=torch.nn.functional.pad(state.distance * state.slope, (width, 0)),
+    )
 
 
 def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     """The state at given unknowns and parameters."""
     physics: PointwisePhysics = online.physics
-    residual, by_jet, by_parameter = (part * physics.root for part in physics.linearised(unknowns, parameters))
-    residual, width, count = residual.flatten(1), unknowns.shape[1], parameters.shape[1]
-    by_parameter = by_parameter.transpose(2, 3) * online.free[:, None, None]
-    normal = unknowns.new_empty(len(unknowns), width + count, width + count)
-    gradient = unknowns.new_empty(len(unknowns), width + count)
-    for part in _chunks(normal):
-        matrix = physics.spread(by_jet[part], by_parameter[part]).flatten(1, 2)
-        torch.bmm(matrix.mT, matrix, out=normal[part])
-        gradient[part] = (matrix.mT @ residual[part, :, None]).squeeze(2)
-    misfit = (online.data_root @ unknowns[..., None]).squeeze(2) - online.data_target
-    by_data = (online.data_root.mT @ misfit[..., None]).squeeze(2)
-    conditions = unknowns @ physics.condition_rows.T - physics.condition_target
-    rows, target, counts = online.given_initial
-    initial = (unknowns @ rows.T - target) * counts
-    if len(physics.condition_rows):
-        normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
-    if len(rows):
-        normal[:, :width, :width] += (rows.T * counts[:, None]) @ rows
-    gradient[:, :width] += conditions @ physics.condition_rows + initial @ rows
-    distance = online.priors.residual(parameters) * online.free
-    slope = online.priors.slope(parameters).where(online.free > 0, 0.0)
-    return _State(
+    equations, by_jet, by_parameter = (part * physics.root for part in physics.linearised(unknowns, parameters))
+    given, target, counts = online.given_initial
+    none = unknowns.new_empty(len(unknowns), 0)
+    state = _State(
         unknowns=unknowns,
         parameters=parameters,
-        data=misfit.square().sum(1),
-        physics=residual.square().sum(1) + conditions.square().sum(1) + initial.square().sum(1),
-        priors=distance.square().sum(1),
-        gradient_data=torch.nn.functional.pad(by_data, (0, count)),
-        gradient_physics=gradient,
-        gradient_priors=torch.nn.functional.pad(distance * slope, (width, 0)),
-        normal_physics=normal,
-        normal_priors=torch.nn.functional.pad(slope.square(), (width, 0)),
+        by_jet=by_jet,
+        by_parameter=by_parameter * online.free[:, None, :, None],
+        slope=online.priors.slope(parameters).where(online.free > 0, 0.0),
+        equations=equations,
+        misfit=online.observed(unknowns[:, None]).squeeze(1) - online.data_target.flatten(1),
+        conditions=unknowns @ physics.condition_rows.T - physics.condition_target,
+        initial=(unknowns @ given.T - target) * counts,
+        distance=online.priors.residual(parameters) * online.free,
+        gradient_data=none,
+        gradient_physics=none,
+        gradient_priors=none,
     )
+    return _with_gradients(online, state)
 
 
-def _chunks(matrices: Tensor) -> Iterator[slice]:
-    """Parts of the queries whose matrices (B, n, n) stay in the cache of a core."""
-    step = max(1, _IN_CACHE // matrices[0].numel())
-    return (slice(at, at + step) for at in range(0, len(matrices), step))
+class _Factorised:
+    """Normal matrices (N + P, N + P) of the linearised problems of a batch by Cholesky, written and read by rows.
+
+    They are large, so they are held in one place.
+
+    Args:
+        online: the batch.
+        state: any of it.
+    """
+
+    def __init__(self, online: Online, state: _State):
+        queries, size = state.gradient_data.shape
+        self.factor = state.unknowns.new_empty(queries, size, size)  # of the matrices scaled to a diagonal of one
+        self.scale = torch.empty_like(state.gradient_data)  # that they are scaled by
+        self.held = torch.zeros_like(self.scale, dtype=torch.bool)  # parameters at a bound, which take no step
+        self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
+        self.sound = torch.zeros_like(self.exact)  # positive definite
+        # the partials that it was made of
+        self.by_jet, self.by_parameter = torch.empty_like(state.by_jet), torch.empty_like(state.by_parameter)
+
+    def __len__(self) -> int:
+        return self.factor.shape[1]
+
+    def factorise(
+        self, online: Online, state: _State, weights: Weights, rows: Tensor, damping: Tensor | None = None
+    ) -> None:
+        """Write the queries `rows`, those of the other arguments: damped (B,) by Levenberg and Marquardt, or not."""
+        width = online.size
+        held = torch.zeros_like(state.gradient_data, dtype=torch.bool)
+        if damping is not None:
+            held[:, width:] = online.priors.blocked(state.parameters, state.gradient(weights)[:, width:])
+        self.held[rows] = held
+        self.exact[rows] = ~held.any(1) & (True if damping is None else damping <= _EXACT)
+        self.by_jet[rows], self.by_parameter[rows] = state.by_jet, state.by_parameter
+        extra = torch.full_like(weights.data, 4 * len(self) * _EPSILON) + (0.0 if damping is None else damping)
+        for block in chunks(len(rows), len(self), _AT_ONCE):
+            some, here, by, at = online.select(block), select(state, block), select(weights, block), rows[block]
+            normal = _normal(some, here, by)
+            for part in chunks(len(at), len(self)):
+                matrices = normal[part]
+                diagonal = matrices.diagonal(dim1=1, dim2=2)
+                scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
+                matrices.mul_(scale[:, None]).mul_(scale[..., None])
+                stuck = held[block][part]
+                if stuck.any():
+                    matrices.masked_fill_(stuck[:, None] | stuck[..., None], 0.0)
+                diagonal.copy_((1 + extra[block][part, None]).expand_as(scale))
+                factor, faults = torch.linalg.cholesky_ex(matrices)
+                self.factor[at[part]], self.scale[at[part]], self.sound[at[part]] = factor, scale, faults == 0
+
+    def step(self, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Step (B, N + P) of the queries `rows` against half a gradient, and the decrease (B,) that it predicts."""
+        gradient = gradient.masked_fill(self.held[rows], 0.0)
+        step = torch.empty_like(gradient)
+        for part in chunks(len(rows), len(self)):
+            scale = self.scale[rows[part]]
+            right = (scale * gradient[part])[..., None]
+            step[part] = -scale * torch.cholesky_solve(right, self.factor[rows[part]]).squeeze(2)
+        step = step.nan_to_num(0.0, 0.0, 0.0)
+        return step, -(step * gradient).sum(1)
 
 
-def _normal(online: Online, state: _State, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Normal matrix (B, N + P, N + P) scaled to a diagonal of one, and the scale (B, N + P)."""
-    width = online.data_root.shape[2]
-    normal = state.normal_physics * weights.physics.square()[:, None, None]
-    normal[:, :width, :width].addcmul_(online.data_normal, weights.data.square()[:, None, None])
-    normal.diagonal(dim1=1, dim2=2).add_(state.normal_priors)
-    diagonal = normal.diagonal(dim1=1, dim2=2)
-    scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
-    normal.mul_(scale[:, None]).mul_(scale[..., None])
-    normal.diagonal(dim1=1, dim2=2).copy_(torch.ones_like(scale) + 4 * normal.shape[1] * _EPSILON)
-    return normal, scale
+def _normal(online: Online, state: _State, weights: Weights) -> Tensor:
+    """(B, N + P, N + P) normal matrices of the weighted rows."""
+    physics, width = online.physics, online.size
+    given, _, counts = online.given_initial
+    size = width + state.parameters.shape[1]
+    normal = state.unknowns.new_empty(len(state.unknowns), size, size)
+    physics.normal(state.by_jet, normal[:, :width, :width])
+    border = physics.adjoint(state.by_jet, state.by_parameter)
+    normal[:, width:, :width], normal[:, :width, width:] = border, border.mT
+    rows = state.by_parameter.transpose(1, 2).flatten(2)
+    normal[:, width:, width:] = rows @ rows.mT
+    if len(physics.condition_rows):
+        normal[:, :width, :width] += physics.condition_rows.T @ physics.condition_rows
+    if len(given):
+        normal[:, :width, :width] += (given.T * counts[:, None]) @ given
+    normal *= weights.physics.square()[:, None, None]
+    online.add_data_normal(normal, weights.data.square())
+    normal.diagonal(dim1=1, dim2=2)[:, width:] += state.slope.square()
+    return normal
 
 
-def _step(online: Online, state: _State, weights: Weights, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """Step (B, N + P) of Levenberg and Marquardt, and the decrease (B,) of the objective that it predicts."""
-    width = state.unknowns.shape[1]
-    gradient = state.gradient(weights)
-    held = torch.nn.functional.pad(online.priors.blocked(state.parameters, gradient[:, width:]), (width, 0))
-    gradient = gradient.masked_fill(held, 0.0)
-    step = torch.empty_like(gradient)
-    for part in _chunks(state.normal_physics):
-        normal, scale = _normal(online.select(part), select(state, part), select(weights, part))
-        if held[part].any():
-            normal.masked_fill_(held[part, None] | held[part, :, None], 0.0)
-        normal.diagonal(dim1=1, dim2=2).add_(damping[part, None] + held[part])
-        factor, _ = torch.linalg.cholesky_ex(normal)
-        step[part] = -scale * torch.cholesky_solve((scale * gradient[part])[..., None], factor).squeeze(2)
-    step = step.nan_to_num(0.0, 0.0, 0.0)
-    return step, -(step * gradient).sum(1)
+@dataclass(frozen=True)
+class _Posterior:
+    """Where a search ended, and what the normal matrices tell there.
+
+    Args:
+        unknowns, parameters: (B, N) and (B, P).
+        objective, data, physics: (B,) see `_State`.
+        covariance: (B, P, P) of the parameters, zero for known ones.
+        covariances: (B, F, r, r) of the unknowns of each field.
+        determinant: (B,) logarithms of the determinants of the normal matrices.
+        used: (B,) number of observations that the unknowns use up.
+        sound: (B,) whether they are positive definite.
+        depends: (B, P) how much of estimate or error bar stands or falls with the level of the residual: the shift in
+            error bars when the equation is met exactly, or half the share of the residual in the variance.
+    """
+
+    unknowns: Tensor
+    parameters: Tensor
+    objective: Tensor
+    data: Tensor
+    physics: Tensor
+    covariance: Tensor
+    covariances: Tensor
+    determinant: Tensor
+    used: Tensor
+    sound: Tensor
+    depends: Tensor
+
+
+def _posterior(online: Online, state: _State, weights: Weights, solver: _Factorised, rows: Tensor) -> _Posterior:
+    """See `_Posterior`; with the normal matrices `rows` of the solver, made there or near it."""
+    width, count = online.size, state.parameters.shape[1]
+    fields, own = online.data_root.shape[1], online.data_root.shape[3]
+    damped = ~solver.exact[rows]
+    if damped.any():
+        here = online.select(damped), select(state, damped), select(weights, damped)
+        solver.factorise(*here, rows[damped])
+    covariances = state.unknowns.new_empty(len(online), fields, own, own)
+    by_parameter = state.unknowns.new_empty(len(online), count, width + count)
+    used, determinant = torch.empty_like(state.data), torch.empty_like(state.data)
+    for part in chunks(len(rows), len(solver)):
+        scale, factor = solver.scale[rows[part]], solver.factor[rows[part]]
+        inverse = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
+        some = online.select(part)
+        torch.stack(some.blocks(inverse), dim=1, out=covariances[part])
+        by_parameter[part], used[part] = inverse[:, width:], some.data_trace(inverse)
+        determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+    covariance = by_parameter[..., width:]
+    variance = covariance.diagonal(dim1=1, dim2=2)
+    by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
+    # matrix and gradient of one linearisation: the difference of two would be taken for a shift
+    gradient = _physics_gradient(online, state, solver.by_jet[rows], solver.by_parameter[rows])
+    shift = by_physics * (by_parameter @ gradient[..., None]).squeeze(2)
+    # of the variance the part that is not due to data and priors
+    share = by_data * online.observed(by_parameter[..., :width]).square().sum(2)
+    share = 1 - (share + (covariance * state.slope[:, None]).square().sum(2)) / variance
+    return _Posterior(
+        unknowns=state.unknowns,
+        parameters=state.parameters,
+        objective=state.objective(weights),
+        data=state.data,
+        physics=state.physics,
+        covariance=covariance * online.free[:, None] * online.free[..., None],
+        covariances=covariances,
+        determinant=determinant,
+        used=used * by_data.squeeze(1),
+        sound=solver.sound[rows],
+        depends=torch.maximum(shift.abs() / variance.sqrt(), share / 2) * online.free,
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +316,7 @@ class _Path:
         rises: (B,) steps since.
         back: (B,) whether the next step leads back there.
         damping: (B,) of Levenberg and Marquardt.
+        gained: (B,) decrease of the objective that the last step predicted, zero if there was none.
     """
 
     unknowns: Tensor
@@ -182,13 +325,15 @@ class _Path:
     rises: Tensor
     back: Tensor
     damping: Tensor
+    gained: Tensor
 
 
-def _search(online: Online, state: _State, weights: Weights, iterations: int) -> tuple[_State, Tensor, Tensor]:
+def _search(online: Online, state: _State, weights: Weights, iterations: int) -> tuple[_Posterior, Tensor, Tensor]:
     """Levenberg-Marquardt on unknowns and parameters.
 
     A strong equation makes a curved valley of the objective, where a good step rises before the next one falls:
-    only after a few rises does the search go back and take shorter steps.
+    only after a few rises does the search go back and take shorter steps. A step that is small takes no new
+    linearisation at its end, and where steps shrink fast the last one takes the matrix of the one before.
 
     Args:
         online: the batch.
@@ -197,45 +342,58 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
         iterations: steps at most.
 
     Returns:
-        the state at the end, steps taken (B,), and whether one more step would gain nothing (B,).
+        the end, steps taken (B,), and whether one more step would gain nothing (B,).
 
     Reference: Chamberlain, Powell, Lemarechal & Pedersen, Math. Program. Study 16 (1982) 1.
     """
-    width = state.unknowns.shape[1]
-    ended: list[tuple[Tensor, _State]] = []
-    steps = torch.zeros(len(online), dtype=torch.long)
-    settled = torch.zeros(len(online), dtype=torch.bool)
-    active, part = torch.arange(len(online)), online
+    width, queries = online.size, len(online)
+    ended: list[tuple[Tensor, _Posterior]] = []
+    steps = torch.zeros(queries, dtype=torch.long)
+    settled = torch.zeros(queries, dtype=torch.bool)
+    active, part = torch.arange(queries), online
     lowest, none = state.objective(weights), torch.zeros_like(settled)
-    path = _Path(state.unknowns, state.parameters, lowest, none.long(), none, torch.full_like(lowest, _FIRST_DAMPING))
+    path = _Path(
+        unknowns=state.unknowns,
+        parameters=state.parameters,
+        lowest=lowest,
+        rises=none.long(),
+        back=none,
+        damping=torch.full_like(lowest, _FIRST_DAMPING),
+        gained=torch.zeros_like(lowest),
+    )
 
-    def without(done: Tensor, at_rest: Tensor, step: Tensor) -> Tensor:
-        """The steps of the queries that are not done."""
-        nonlocal active, part, state, weights, path
-        if not done.any():
-            return step
-        settled[active[done]] = at_rest[done]
-        ended.append((active[done], select(state, done)))
-        kept = ~done
-        active, part, state = active[kept], part.select(kept), select(state, kept)
-        weights, path = select(weights, kept), select(path, kept)
-        return step[kept]
-
+    solver, fresh = _Factorised(online, state), ~none
+    solver.factorise(part, state, weights, active, path.damping)
     for _ in range(iterations):
-        step, predicted = _step(part, state, weights, path.damping)
+        gradient = state.gradient(weights)
+        step, predicted = solver.step(gradient, active)
+        # where steps do not shrink fast the matrix of the one before serves no longer
+        stale = ~fresh & (predicted >= (_SHRINKS * path.gained).clamp_max(_LAST_GAIN))
+        if stale.any():
+            here = part.select(stale), select(state, stale), select(weights, stale)
+            solver.factorise(*here, active[stale], path.damping[stale])
+            step[stale], predicted[stale] = solver.step(gradient[stale], active[stale])
+            fresh |= stale
         steady = (path.rises == 0) & ~path.back
         # a step that the damping holds back predicts less than there is to gain
         still = steady & (predicted < _GAIN) & (path.damping < _LIGHT)
-        # so small a step needs no new linearisation at its end
         goal = state.parameters + step[:, width:]
         lands = steady & ~still & (predicted < _LAST_GAIN) & (path.damping < _CAREFUL)
+        lands &= fresh | (predicted < _LEFT)
         lands &= (part.priors.clip(goal) == goal).all(1)
-        if lands.any():
-            state = state.moved(part, step * lands[:, None])
+        done = still | lands | (steady & (path.damping > 1e8))
+        if done.any():
+            settled[active[done]] = (still | lands)[done]
             steps[active[lands]] += 1
-        step = without(still | lands | (steady & (path.damping > 1e8)), still | lands, step)
-        if not len(active):
-            break
+            here, there, by = part.select(done), select(state, done), select(weights, done)
+            if lands.any():
+                there = there.moved(here, step[done] * lands[done, None])
+            ended.append((active[done], _posterior(here, there, by, solver, active[done])))
+            kept = ~done
+            active, part, step, predicted = active[kept], part.select(kept), step[kept], predicted[kept]
+            state, weights, path = select(state, kept), select(weights, kept), select(path, kept)
+            if not len(active):
+                break
         moved = part.priors.clip(state.parameters + step[:, width:])
         moved = torch.where(part.free > 0, moved, state.parameters)
         back, goal = path.back[:, None], state.unknowns + step[:, :width]
@@ -254,9 +412,13 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
             rises=torch.where(lost, 0, rises),
             back=lost,
             damping=torch.where(better, damping / 10, damping).clamp(1e-16, 1e12),
+            gained=torch.where(better & solver.exact[active], predicted, 0.0),
         )
+        fresh = torch.zeros_like(better)
     if len(active):
-        ended.append((active, _linearise(part, path.unknowns, path.parameters)))
+        state = _linearise(part, path.unknowns, path.parameters)
+        solver.factorise(part, state, weights, active)
+        ended.append((active, _posterior(part, state, weights, solver, active)))
     return gather(ended), steps, settled
 
 
@@ -322,73 +484,22 @@ class _Found:
     """Outcome of `_fit`.
 
     Args:
-        unknowns, parameters: (B, N) and (B, P).
+        end: of the last search.
         weights: of data and physics.
-        objective, data, physics: (B,) see `_State`.
-        inverse: (B, N + P, N + P) of the normal matrix.
+        objective: (B,) that of `_State`, and what no readout can remove.
         freedom: (B,) observations less the effective number of unknowns.
         evidence: (B,) minus twice its logarithm, less a constant.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing.
     """
 
-    unknowns: Tensor
-    parameters: Tensor
+    end: _Posterior
     weights: Weights
     objective: Tensor
-    data: Tensor
-    physics: Tensor
-    inverse: Tensor
     freedom: Tensor
     evidence: Tensor
     iterations: Tensor
     converged: Tensor
-
-
-@dataclass(frozen=True)
-class _Posterior:
-    """What the normal matrices tell at the end of a search.
-
-    Args:
-        inverse: (B, N + P, N + P) of them.
-        determinant: (B,) logarithms of their determinants.
-        used: (B,) number of observations that the unknowns use up.
-        sound: (B,) whether they are positive definite.
-        depends: (B, P) how much of estimate or error bar stands or falls with the level of the residual: the shift in
-            error bars when the equation is met exactly, or half the share of the residual in the variance.
-    """
-
-    inverse: Tensor
-    determinant: Tensor
-    used: Tensor
-    sound: Tensor
-    depends: Tensor
-
-
-def _posterior(online: Online, state: _State, weights: Weights) -> _Posterior:
-    """See `_Posterior`."""
-    width = online.data_root.shape[2]
-    found = _Posterior(
-        inverse=torch.empty_like(state.normal_physics),
-        determinant=torch.empty_like(state.data),
-        used=torch.empty_like(state.data),
-        sound=torch.empty_like(state.data, dtype=torch.bool),
-        depends=torch.empty_like(state.parameters),
-    )
-    for part in _chunks(found.inverse):
-        some, here, by = online.select(part), select(state, part), select(weights, part)
-        normal, scale = _normal(some, here, by)
-        factor, faults = torch.linalg.cholesky_ex(normal)
-        inverse = torch.cholesky_inverse(factor, out=found.inverse[part]).mul_(scale[:, None]).mul_(scale[..., None])
-        by_physics, rows = by.physics.square()[:, None], inverse[:, width:]
-        variance = rows[..., width:].diagonal(dim1=1, dim2=2)
-        shift = by_physics * (rows @ here.gradient_physics[..., None]).squeeze(2)
-        share = by_physics * ((rows @ here.normal_physics) * rows).sum(2) / variance
-        found.determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
-        found.used[part] = (some.data_normal * inverse[:, :width, :width]).sum((1, 2)) * by.data.square()
-        found.sound[part] = faults == 0
-        found.depends[part] = torch.maximum(shift.abs() / variance.sqrt(), share / 2) * some.free
-    return found
 
 
 @dataclass(frozen=True)
@@ -431,9 +542,9 @@ def _fit(
         settings: of the solver.
         rounds: variances to try at most.
     """
-    width, queries = online.data_root.shape[2], len(online)
-    size = state.normal_physics.diagonal(dim1=1, dim2=2).sum(1).sqrt()
-    stiffest = STIFFEST * online.data_root.square().sum((1, 2)).sqrt() / size
+    width, queries = online.size, len(online)
+    size = (state.by_jet.square().sum((1, 2, 3)) + state.by_parameter.square().sum((1, 2, 3))).sqrt()
+    stiffest = STIFFEST * online.data_root.square().sum((1, 2, 3)).sqrt() / size
     std, level, best = first.std, first.level, first.tried
     rows, rose = torch.arange(queries), torch.zeros(queries, dtype=torch.bool)
     iterations = torch.zeros(queries, dtype=torch.long)
@@ -443,20 +554,19 @@ def _fit(
         if settings.physics_weight is not None:
             final = torch.full_like(final, settings.physics_weight**0.5)
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
-        state, steps, settled = _search(part, state, weights, settings.iterations)
+        end, steps, settled = _search(part, state, weights, settings.iterations)
         iterations[rows] += steps
-        posterior = _posterior(part, state, weights)
-        counts = part.counts.sum(1)
-        freedom = counts - posterior.used
+        counts, rest = part.counts.sum(1), part.data_rest.sum(1)
+        freedom = counts - end.used
         updated, asked = std, level
         if floors[0] is not None:
-            updated = ((state.data + part.data_rest.sum(1)) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
+            updated = ((end.data + rest) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
         if settings.physics_weight is None:
-            taken = (posterior.used - part.free.sum(1)).clamp_min(1.0)
-            asked = (state.physics * width / taken).sqrt().maximum(floors[1][rows])
+            taken = (end.used - part.free.sum(1)).clamp_min(1.0)
+            asked = (end.physics * width / taken).sqrt().maximum(floors[1][rows])
         pull = (asked / level).log()
-        objective = state.objective(weights) + part.data_rest.sum(1) * weights.data.square()
-        evidence = objective + posterior.determinant
+        objective = end.objective + rest * weights.data.square()
+        evidence = objective + end.determinant
         evidence -= 2 * (counts * weights.data.log() + width * weights.physics.log())
         # too low a level forces the equation on the data, whose misfit is then taken for noise or left
         worse = evidence > best[0] + _LOSS
@@ -464,7 +574,7 @@ def _fit(
         # far above the level sought the evidence asks for a small part of the way
         falls = ~rose & (pull < 0)
         lower = torch.where(falls, level * _FALL, asked).maximum(floors[1][rows])
-        calm = (posterior.depends < _CALM).all(1) & (state.physics.sqrt() < _MET * usual[rows])
+        calm = (end.depends < _CALM).all(1) & (end.physics.sqrt() < _MET * usual[rows])
         moved = ((pull.abs() > _LEVEL_CHANGE) | (falls & (level > floors[1][rows]))) & ~calm
         # both variances by one factor: the same estimate, larger or smaller error bars
         factor = updated / std
@@ -473,43 +583,43 @@ def _fit(
         moved |= (noisier & ~rescaled) | worse
         done = ~moved | (number == rounds - 1)
         factor = torch.where(rescaled & done, factor, 1.0)
-        weights = Weights(weights.data / factor, weights.physics / factor)
-        posterior.inverse.mul_(factor.square()[:, None, None])
+        squared = factor.square()
         found = _Found(
-            unknowns=state.unknowns,
-            parameters=state.parameters,
-            weights=weights,
-            objective=objective / factor.square(),
-            data=state.data,
-            physics=state.physics,
-            inverse=posterior.inverse,
+            end=replace(
+                end,
+                covariance=end.covariance * squared[:, None, None],
+                covariances=end.covariances.mul_(squared[:, None, None, None]),
+            ),
+            weights=Weights(weights.data / factor, weights.physics / factor),
+            objective=objective / squared,
             freedom=freedom,
             evidence=evidence,
             iterations=iterations[rows],
-            converged=settled & posterior.sound,
+            converged=settled & end.sound,
         )
         ended.append((rows[done], select(found, done)))
         rows = rows[~done]
         rose = (rose | (pull > 0) | worse)[~done]
         std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]
-        best, state = best[:, ~done], select(state, ~done)
         if not len(rows):
             break
+        best = best[:, ~done]
+        state = _linearise(online.select(rows), end.unknowns[~done], end.parameters[~done])
     return gather(ended)
 
 
 def _solution(online: Online, found: _Found, usual: Tensor) -> Solution:
     """The outcome as that of a solver."""
-    width, rest = found.unknowns.shape[1], online.data_rest.sum(1)
+    end, rest = found.end, online.data_rest.sum(1)
     return Solution(
-        parameters=found.parameters,
-        covariance=found.inverse[:, width:, width:] * online.free[:, None] * online.free[..., None],
-        readouts=found.unknowns @ online.physics.coordinates.T,
-        readout_covariance=online.physics.readout_covariance(found.inverse[:, :width, :width]),
+        parameters=end.parameters,
+        covariance=end.covariance,
+        readouts=end.unknowns @ online.physics.coordinates.T,
+        readout_covariance=online.physics.readout_covariance(end.covariances),
         noise_std=1 / found.weights.data,
         objective=found.objective,
-        physics=found.physics / usual.square(),
-        misfit=found.data + rest,
+        physics=end.physics / usual.square(),
+        misfit=end.data + rest,
         freedom=found.freedom,
         free_misfit=rest,
         free_freedom=online.free_freedom,
@@ -557,22 +667,22 @@ def joint_gauss_newton(
     enough = online.free_freedom > 0
     level = state.physics.sqrt() * torch.where(enough, _FALL, 1.0)
     first = _Variances.untried(std, level.maximum(floors[1]))
-    width = part.data_root.shape[2]
+    width = part.size
     found = _fit(part, state, first, floors, usual, settings, _ROUNDS if part is online else 1)
     if part is not online:
-        coarse, width = found, online.data_root.shape[2]
-        std, level = 1 / coarse.weights.data, part.data_root.shape[2] ** 0.5 / coarse.weights.physics
+        coarse, width = found, online.size
+        std, level = 1 / coarse.weights.data, part.size**0.5 / coarse.weights.physics
         below = torch.where(enough, torch.minimum(level, _FIRST_LEVEL * usual), level).maximum(floors[1])
         first = _Variances(std, below, torch.stack([coarse.evidence, std, level]))
-        state = _linearise(online, coarse.unknowns @ online.physics.embedding.T, coarse.parameters)
+        unknowns = coarse.end.unknowns @ online.physics.embedding.T
+        state = _linearise(online, unknowns, coarse.end.parameters)
         found = _fit(online, state, first, floors, usual, settings)
         found = replace(found, iterations=found.iterations + coarse.iterations)
     if optional is not None:
-        covariance = found.inverse[:, width:, width:] * online.free[:, None] * online.free[..., None]
         may = optional & online.known.isnan()
-        dropped = _prune(found.parameters, covariance, may, online.counts.sum(1).log())
+        dropped = _prune(found.end.parameters, found.end.covariance, may, online.counts.sum(1).log())
         online = replace(online, known=torch.where(dropped, 0.0, online.known))
-        state = _linearise(online, found.unknowns, torch.where(dropped, 0.0, found.parameters))
+        state = _linearise(online, found.end.unknowns, torch.where(dropped, 0.0, found.end.parameters))
         std, level = 1 / found.weights.data, width**0.5 / found.weights.physics
         again = _fit(online, state, _Variances.untried(std, level), floors, usual, settings)
         found = replace(again, iterations=again.iterations + found.iterations)

@@ -145,7 +145,7 @@ def fit_once(batch: Batch, solution: Solution) -> Fit:
 
 
 def fit_in_rounds(
-    basis: Basis, batch: Batch, errors: Errors, noise_given: bool, solve: Callable[[Batch], Solution]
+    basis: Basis, batch: Batch, errors: Errors, noise_given: bool, solve: Callable[[Batch, Tensor], Solution]
 ) -> Fit:
     """Fit a batch in as many rounds as its errors ask for; ordinary errors of equal size ask for one.
 
@@ -158,18 +158,23 @@ def fit_in_rounds(
         batch: the observations; standard deviations, if any, in the units of the errors (relative if lognormal).
         errors: what kind of errors they have.
         noise_given: whether their size is known.
-        solve: least squares on a batch; standard deviations are without the error of the basis.
+        solve: least squares on a batch with its functions (B or 1, n, K) at the points of observation; standard
+            deviations are without the error of the basis.
     """
-    values = torch.as_tensor(batch.values)
+    values, features = torch.as_tensor(batch.values), observed_features(basis, batch)
+
+    def of(rows: Tensor) -> Tensor:
+        return features if len(features) == 1 else features[rows]
+
     if errors.ordinary:
-        solution = solve(batch)
+        solution = solve(batch, features)
         lost = solution.freedom < _LOST if not noise_given else torch.zeros(len(values)) > 0
         if noise_given or (values.shape[2] == 1 and not lost.any()):
             return fit_once(batch, solution)
         std = solution.noise_std[:, None, None].expand_as(values)
         if lost.any():
             part = _with_first_noise(batch.select(lost.numpy()))
-            solution = put(solution, lost, solve(part))
+            solution = put(solution, lost, solve(part, of(lost)))
             std = std.clone()
             std[lost] = _total(basis, part)
     else:
@@ -178,8 +183,7 @@ def fit_in_rounds(
             first = replace(batch, std=batch.values * (_FIRST_NOISE if batch.std is None else batch.std))
         elif batch.std is None:
             first = _with_first_noise(batch)
-        solution, std, lost = solve(first), _total(basis, first), torch.ones(len(values)) > 0
-    features = observed_features(basis, batch)
+        solution, std, lost = solve(first, features), _total(basis, first), torch.ones(len(values)) > 0
     used = _Round(values, std, std, fit_once(batch, solution).noise_std, torch.zeros(len(values)) > 0, solution.misfit)
     about = _about(features, solution, std)
     following = _round(basis, batch, errors, about, used.separate)
@@ -189,8 +193,8 @@ def fit_in_rounds(
         if not len(rows):
             break
         own, part, seen = select(following, rows), batch.select(rows.numpy()), about.fitted[rows]
-        again = solve(own.batch(part))
-        now = _about(features if len(features) == 1 else features[rows], again, own.std)
+        again = solve(own.batch(part), of(rows))
+        now = _about(of(rows), again, own.std)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
         solution, used = put(solution, rows, again), put(used, rows, own)
         about = put(about, rows, now)

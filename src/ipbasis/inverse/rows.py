@@ -12,8 +12,10 @@ T = TypeVar("T")
 
 def select(whole: T, rows: Any) -> T:
     """The queries `rows`."""
-    if isinstance(rows, Tensor) and rows.dtype == torch.bool and rows.all():
-        return whole
+    if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+        if rows.all():
+            return whole
+        rows = rows.nonzero().squeeze(1)  # once for all fields
     if not is_dataclass(whole):
         return whole[rows]
     return type(whole)(**{field.name: select(getattr(whole, field.name), rows) for field in fields(whole)})
@@ -23,13 +25,14 @@ def gather(parts: Sequence[tuple[Tensor, T]]) -> T:
     """The whole of which the parts are the queries `rows`, every query in one of them."""
     if len(parts) == 1:
         return parts[0][1]
-    rows = torch.cat([rows for rows, _ in parts])
-    order = torch.empty_like(rows)
-    order[rows] = torch.arange(len(rows), device=rows.device)
+    count = sum(len(rows) for rows, _ in parts)
 
     def joined(values: Sequence[Any]) -> Any:
         if not is_dataclass(values[0]):
-            return torch.cat(list(values))[order]
+            whole = values[0].new_empty(count, *values[0].shape[1:])
+            for value, (rows, _) in zip(values, parts, strict=True):
+                whole[rows] = value
+            return whole
         names = [field.name for field in fields(values[0])]
         return type(values[0])(**{name: joined([getattr(value, name) for value in values]) for name in names})
 

@@ -12,6 +12,7 @@ from ipbasis.inverse.solution import Solution
 
 # noise over prior, as variances and relative to the largest direction of the data
 _RATIOS = 10.0 ** torch.arange(-28, 3, 0.5, dtype=torch.float64)
+_EPSILON = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,11 @@ class Smooth:
             noise_std: (B,) as it was given, None if it was estimated.
         """
         std = self.noise_std if noise_std is None else noise_std
-        width = self.spread.shape[2]
-        covariance = torch.zeros(*self.mean.shape, self.mean.shape[1], dtype=self.mean.dtype)
-        for field in range(self.spread.shape[1]):
-            own = slice(field * width, (field + 1) * width)
-            half = self.directions[:, field] * self.spread[:, field, None]
-            covariance[:, own, own] = half @ half.mT
-        used = ((online.data_root.mT @ online.data_root) * covariance).sum((1, 2)) / std.square()
+        half = self.directions * self.spread[:, :, None]
+        covariance = half @ half.mT
+        used = (online.data_normal * covariance).sum((1, 2, 3)) / std.square()
         rest = online.data_rest.sum(1)
-        left = (online.data_root @ self.mean[..., None]).squeeze(2) - online.data_target
+        left = online.observed(self.mean[:, None]).squeeze(1) - online.data_target.flatten(1)
         misfit = left.square().sum(1) + rest
         count, searched = online.known.shape
         coordinates = online.physics.coordinates
@@ -99,17 +96,15 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
     noise_given = noise_std is not None
     if noise_given:
         online = online.weighted(1 / noise_std)
-    fields = online.counts.shape[1]
-    height, width = online.data_root.shape[1] // fields, online.data_root.shape[2] // fields
+    fields, width = online.counts.shape[1], online.data_root.shape[3]
     means, directions, spreads, variances = [], [], [], []
     for field in range(fields):
-        rows = slice(field * height, (field + 1) * height)
-        root = online.data_root[:, rows, field * width : (field + 1) * width]
-        left, size, right = torch.linalg.svd(root, full_matrices=True)
-        size = torch.nn.functional.pad(size, (0, width - size.shape[1]))
-        target = online.data_target[:, rows]
-        rotated = torch.einsum("bhr,bh->br", left[..., : min(height, width)].expand(len(target), -1, -1), target)
-        rotated = torch.nn.functional.pad(rotated, (0, width - rotated.shape[1]))
+        root, target = online.data_root[:, field], online.data_target[:, field]
+        squared, right = torch.linalg.eigh(online.data_normal[:, field])
+        # directions that rounding errors have hidden are not seen
+        seen = squared > width * _EPSILON * squared[:, -1:]
+        size = torch.where(seen, squared, 0.0).sqrt()
+        rotated = (target[:, None] @ root @ right).squeeze(1) / torch.where(seen, size, torch.inf)
         total = target.square().sum(1) + online.data_rest[:, field]
         outside = (total - rotated.square().sum(1)).clamp_min(1e-30 * total)
         count = online.counts[:, field].to(root.dtype)
@@ -129,8 +124,8 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
         prior = 1 / ratio if noise_given else quadratic[pick] / count.clamp_min(1)
         prior = torch.where(count > 0, prior, online.amplitude.square())  # a field that nobody saw
         scale = size.square() + ratio[:, None]
-        means.append(torch.einsum("brs,br->bs", right.expand(len(target), -1, -1), size / scale * rotated))
-        directions.append(right.mT)
+        means.append(torch.einsum("bsr,br->bs", right.expand(len(target), -1, -1), size / scale * rotated))
+        directions.append(right)
         spreads.append((prior * ratio)[:, None].sqrt() / scale.sqrt())
         variances.append(prior * ratio * count)
     total = online.counts.sum(1).clamp_min(1)
