@@ -158,22 +158,18 @@ class _Factorised:
     They are large, so they are held in one place.
 
     Args:
-        online: the batch.
-        state: any of it.
+        state: of the whole batch.
     """
 
-    def __init__(self, online: Online, state: _State):
-        queries, size = state.gradient_data.shape
-        self.factor = state.unknowns.new_empty(queries, size, size)  # of the matrices scaled to a diagonal of one
-        self.scale = torch.empty_like(state.gradient_data)  # that they are scaled by
+    def __init__(self, state: _State):
+        queries, self.size = state.gradient_data.shape
+        self.factor = state.unknowns.new_empty(queries, self.size, self.size)  # of matrices of diagonal one
+        self.scale = torch.empty_like(state.gradient_data)  # that they were scaled by to become so
         self.held = torch.zeros_like(self.scale, dtype=torch.bool)  # parameters at a bound, which take no step
         self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
         self.sound = torch.zeros_like(self.exact)  # positive definite
         # the partials that it was made of
         self.by_jet, self.by_parameter = torch.empty_like(state.by_jet), torch.empty_like(state.by_parameter)
-
-    def __len__(self) -> int:
-        return self.factor.shape[1]
 
     def factorise(
         self, online: Online, state: _State, weights: Weights, rows: Tensor, damping: Tensor | None = None
@@ -186,11 +182,11 @@ class _Factorised:
         self.held[rows] = held
         self.exact[rows] = ~held.any(1) & (True if damping is None else damping <= _EXACT)
         self.by_jet[rows], self.by_parameter[rows] = state.by_jet, state.by_parameter
-        extra = torch.full_like(weights.data, 4 * len(self) * _EPSILON) + (0.0 if damping is None else damping)
-        for block in chunks(len(rows), len(self), _AT_ONCE):
+        extra = torch.full_like(weights.data, 4 * self.size * _EPSILON) + (0.0 if damping is None else damping)
+        for block in chunks(len(rows), self.size, _AT_ONCE):
             some, here, by, at = online.select(block), select(state, block), select(weights, block), rows[block]
             normal = _normal(some, here, by)
-            for part in chunks(len(at), len(self)):
+            for part in chunks(len(at), self.size):
                 matrices = normal[part]
                 diagonal = matrices.diagonal(dim1=1, dim2=2)
                 scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
@@ -206,7 +202,7 @@ class _Factorised:
         """Step (B, N + P) of the queries `rows` against half a gradient, and the decrease (B,) that it predicts."""
         gradient = gradient.masked_fill(self.held[rows], 0.0)
         step = torch.empty_like(gradient)
-        for part in chunks(len(rows), len(self)):
+        for part in chunks(len(rows), self.size):
             scale = self.scale[rows[part]]
             right = (scale * gradient[part])[..., None]
             step[part] = -scale * torch.cholesky_solve(right, self.factor[rows[part]]).squeeze(2)
@@ -275,7 +271,7 @@ def _posterior(online: Online, state: _State, weights: Weights, solver: _Factori
     covariances = state.unknowns.new_empty(len(online), fields, own, own)
     by_parameter = state.unknowns.new_empty(len(online), count, width + count)
     used, determinant = torch.empty_like(state.data), torch.empty_like(state.data)
-    for part in chunks(len(rows), len(solver)):
+    for part in chunks(len(rows), solver.size):
         scale, factor = solver.scale[rows[part]], solver.factor[rows[part]]
         inverse = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
         some = online.select(part)
@@ -362,7 +358,7 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
         gained=torch.zeros_like(lowest),
     )
 
-    solver, fresh = _Factorised(online, state), ~none
+    solver, fresh = _Factorised(state), ~none
     solver.factorise(part, state, weights, active, path.damping)
     for _ in range(iterations):
         gradient = state.gradient(weights)
