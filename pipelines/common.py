@@ -14,6 +14,7 @@ import psutil
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ipbasis.errors import InputError
@@ -57,6 +58,15 @@ def recipe_directory(problem: str, readouts: int, recipe: str) -> Path:
     return directory if recipe == "ipbasis" else directory / recipe
 
 
+def one_thread() -> None:
+    """Keep what this process computes on one core, for work too small to be shared.
+
+    NumPy and SciPy each bring threads of their own besides PyTorch's.
+    """
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
 def side_by_side(work: Callable[..., Any], jobs: Sequence[tuple], workers: int, name: str) -> list:
     """What a function returns for each job, several at a time, each on a core of its own.
 
@@ -70,7 +80,7 @@ def side_by_side(work: Callable[..., Any], jobs: Sequence[tuple], workers: int, 
     """
     if workers == 1:
         return [work(*job) for job in tqdm(jobs, desc=name)]
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), one_thread) as pool:
         return list(tqdm(pool.map(work, *zip(*jobs, strict=True)), desc=name, total=len(jobs)))
 
 

@@ -7,7 +7,6 @@ those tables carry ``published_`` before their names.
 import hydra
 import numpy as np
 import pandas as pd
-import torch
 from omegaconf import DictConfig
 
 from ipbasis.baselines.fit import Fit, Snapshot, best_so_far
@@ -16,14 +15,14 @@ from ipbasis.baselines.time_to_accuracy import time_to_accuracy
 from ipbasis.basis.network import TrunkSettings
 from ipbasis.tracking import Tracker
 from pipelines.baselines import Answer, Question, asked, fit_all, query_row, write_tables
-from pipelines.common import Settings, run_stage
+from pipelines.common import Settings, one_thread, run_stage
 
 SOURCE = "pinn"
 
 
 def fit(settings: Settings, question: Question) -> Fit:
     """Train one network on one query."""
-    torch.set_num_threads(1)  # the products are too small to share
+    one_thread()
     baseline = settings["baselines"][SOURCE]
     chosen = PinnSettings(**baseline["settings"])
     return fit_pinn(question.problem, TrunkSettings(**baseline["trunk"]), question.query, chosen)

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.basis.compression import CompressionSettings
@@ -17,7 +16,7 @@ from ipbasis.inverse.validation import ValidationSettings, build_basis, make_val
 from ipbasis.problem import Problem
 from ipbasis.reference.solutions import has_reference, solutions
 from ipbasis.tracking import Tracker
-from pipelines.common import Settings
+from pipelines.common import Settings, one_thread
 
 _SECONDS_BETWEEN_LOGS = 5
 # figures of the best validation that the tables note, where a training has them
@@ -28,7 +27,7 @@ def train_basis(
     settings: Settings, checkpoint: Path | None, tracker: Tracker, position: int = 0
 ) -> tuple[Basis, Training]:
     """Train the basis that the configuration describes; its progress bar stands in the line `position`."""
-    torch.set_num_threads(1)  # the products are too small to share
+    one_thread()
     problem, offline = Problem(**settings["problem"]), settings["offline"]
     size = settings["basis"]
     trunk_settings = TrunkSettings(
