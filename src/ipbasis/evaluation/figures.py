@@ -36,12 +36,12 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
 
 def _single(estimates: Estimates, row: int) -> Estimates:
     """The estimates of one query alone."""
-    covariance = estimates.readout_covariance
+    covariances = estimates.covariances
     return replace(
         estimates,
         table=estimates.table.iloc[[row]],
         readouts=estimates.readouts[[row]],
-        readout_covariance=None if covariance is None else covariance[[row]],
+        covariances=None if covariances is None else covariances[[row]],
         freedom=estimates.freedom[[row]],
     )
 

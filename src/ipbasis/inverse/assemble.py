@@ -20,6 +20,7 @@ from ipbasis.basis.forward import energy_coordinates
 from ipbasis.basis.operators import conditions, residual_factor, theta
 from ipbasis.equations import Equations, MultiIndex
 from ipbasis.inverse.priors import Priors, priors_of
+from ipbasis.inverse.rows import numbers
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
@@ -61,11 +62,12 @@ class Physics:
     def energy(self) -> Tensor:
         """(K, r) the readouts of one field in a combination of the functions."""
         fields = len(self.system.notation.fields)
-        return self.coordinates[: len(self.coordinates) // fields, : self.coordinates.shape[1] // fields]
+        return self.coordinates[: len(self.coordinates) // fields, self.own(0)]
 
-    def readout_covariance(self, covariance: Tensor) -> Tensor:
-        """(B, F, K, K) covariance of each field's readouts, from that of its unknowns (B, F, r, r)."""
-        return self.energy @ covariance @ self.energy.T
+    def own(self, field: int) -> slice:
+        """Where the unknowns of one field stand among all."""
+        width = self.coordinates.shape[1] // len(self.system.notation.fields)
+        return slice(field * width, (field + 1) * width)
 
 
 @dataclass(frozen=True)
@@ -192,15 +194,13 @@ class PointwisePhysics(Physics):
 
     def adjoint(self, by_jet: Tensor, rows: Tensor) -> Tensor:
         """(B, k, N) transpose of `applied`, for rows (B, E, k, n)."""
-        width = self.features[()].shape[1]
         out = rows.new_zeros(len(rows), rows.shape[2], self.coordinates.shape[1])
         for j, jet in enumerate(self.system.jets):
-            own = out[..., jet.field * width : (jet.field + 1) * width]
-            own += (by_jet[:, :, j, None] * rows).sum(1) @ self.features[jet.index]
+            out[..., self.own(jet.field)] += (by_jet[:, :, j, None] * rows).sum(1) @ self.features[jet.index]
         return out
 
     def normal(self, by_jet: Tensor, out: Tensor) -> None:
-        """Normal matrix of quantities by the unknowns, written to `out` (B, N, N).
+        """Normal matrix of quantities by the unknowns, written to `out` (B, N, N): the lower triangle at least.
 
         Args:
             by_jet: (B, E, J, n) partials of the quantities by the jets.
@@ -213,42 +213,45 @@ class PointwisePhysics(Physics):
                 out[part] = matrix.mT @ matrix
             return
         for (first, second), (pairs, products) in self._pairs.items():
+            place = out[:, self.own(second), self.own(first)]
+            if not pairs:
+                place.zero_()
+                continue
             factors = torch.stack([(by_jet[:, :, i] * by_jet[:, :, j]).sum(1) for i, j in pairs], dim=1)
             block = factors.flatten(1) @ products
-            one, other = (slice(field * width, (field + 1) * width) for field in (first, second))
             if first == second:
-                out[:, one, one] = block[:, self._unfolded].unflatten(1, (width, width))
-            else:
-                block = block.unflatten(1, (width, width))
-                out[:, one, other], out[:, other, one] = block, block.mT
+                block = block[:, self._unfolded]
+            place.copy_(block.unflatten(1, (width, width)))
 
     @cached_property
-    def _pairs(self) -> dict[tuple[int, int], tuple[list[tuple[int, int]], Tensor]] | None:
+    def _pairs(self) -> dict[tuple[int, int], tuple[list[tuple[int, int]], Tensor | None]] | None:
         """For two fields the pairs (i, j) of their jets that meet in an equation, and the features' outer products.
 
-        The products are (pairs n, r²), pairs and points in a row; of symmetric ones only the lower triangle. A normal
-        matrix is their sum with factors that are all that differs from query to query: one product of large matrices
-        serves all queries. None where the pairs are so many that the normal matrix of each query is formed faster.
+        The products are (pairs n, r²), pairs and points in a row; of symmetric ones only the lower triangle. The rows
+        of a product belong to the second field, which is the later one. A normal matrix is their sum with factors
+        that are all that differs from query to query: one product of large matrices serves all queries. None where
+        the pairs are so many that the normal matrix of each query is formed faster.
         """
         by_jet, _ = self.system.partials()
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for i, j in itertools.combinations_with_replacement(range(len(self.system.jets)), 2):
-            fields = self.system.jets[i].field, self.system.jets[j].field
-            pairs = found.setdefault(fields, [])
+        jets = self.system.jets
+        by_field = sorted(range(len(jets)), key=lambda j: jets[j].field)
+        for i, j in itertools.combinations_with_replacement(by_field, 2):
+            pairs = found.setdefault((jets[i].field, jets[j].field), [])
             if any(partials[i] != 0 and partials[j] != 0 for partials in by_jet):
                 pairs.append((i, j))
         count, width = sum(map(len, found.values())), self.features[()].shape[1]
         fields = len(self.coordinates) // len(self.energy)
         if count > _PAIRS * len(by_jet) * fields**2 or count * len(self.root) * width**2 > _PRODUCTS:
             return None
-        features = [self.features[jet.index] for jet in self.system.jets]
+        features = [self.features[jet.index] for jet in jets]
         products, rows, columns = {}, *torch.tril_indices(width, width, device=self.root.device)
         for (first, second), pairs in found.items():
-            outer = [features[i][:, :, None] * features[j][:, None] for i, j in pairs]
+            outer = [features[j][:, :, None] * features[i][:, None] for i, j in pairs]
             if first == second:
                 outer = [o if i == j else o + o.mT for o, (i, j) in zip(outer, pairs, strict=True)]
                 outer = [o[:, rows, columns] for o in outer]
-            products[first, second] = pairs, torch.cat(outer).flatten(1)
+            products[first, second] = pairs, torch.cat(outer).flatten(1) if pairs else None
         return products
 
     @cached_property
@@ -262,11 +265,9 @@ class PointwisePhysics(Physics):
 
     def _spread(self, by_jet: Tensor) -> Tensor:
         """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n)."""
-        width = self.features[()].shape[1]
         out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.coordinates.shape[1])
         for j, jet in enumerate(self.system.jets):
-            own = out[..., jet.field * width : (jet.field + 1) * width]
-            own.addcmul_(by_jet[:, :, j, :, None], self.features[jet.index])
+            out[..., self.own(jet.field)].addcmul_(by_jet[:, :, j, :, None], self.features[jet.index])
         return out
 
 
@@ -282,9 +283,9 @@ class Online:
 
     Args:
         physics: equation and conditions in the span of the basis.
-        data_root: (B or 1, F, R, r), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit of a
-            field with unknowns c.
-        data_normal: (B or 1, F, r, r) its normal matrix.
+        data_root: (B or 1, F or 1, R, r), ``|data_root c - data_target|² + data_rest`` is the weighted data misfit of
+            a field with unknowns c; once if the queries, or the fields, share it.
+        data_normal: (B or 1, F or 1, r, r) its normal matrix.
         data_target: (B, F, R).
         data_rest: (B, F) part of the misfit that no readout can remove.
         counts: (B, F) observed values.
@@ -332,39 +333,54 @@ class Online:
         return (self.counts - self.data_root.shape[3]).clamp_min(0).sum(1)
 
     @property
+    def fields(self) -> int:
+        """Number F of fields."""
+        return self.data_target.shape[1]
+
+    @property
     def size(self) -> int:
         """Number N of unknowns."""
         return self.physics.coordinates.shape[1]
 
     def observed(self, unknowns: Tensor) -> Tensor:
         """(B, k, F R) weighted values at the observations, reduced to their roots, for unknowns (B, k, N)."""
-        by_field = unknowns.chunk(self.data_root.shape[1], dim=2)
-        return torch.cat([own @ root.mT for own, root in zip(by_field, self._roots, strict=True)], dim=2)
+        by_field = unknowns.chunk(self.fields, dim=2)
+        return torch.cat([own @ root.mT for own, root in zip(by_field, self.roots, strict=True)], dim=2)
 
     def observed_adjoint(self, rows: Tensor) -> Tensor:
         """(B, k, N) transpose of `observed`, for rows (B, k, F R)."""
-        by_field = rows.chunk(self.data_root.shape[1], dim=2)
-        return torch.cat([own @ root for own, root in zip(by_field, self._roots, strict=True)], dim=2)
+        by_field = rows.chunk(self.fields, dim=2)
+        return torch.cat([own @ root for own, root in zip(by_field, self.roots, strict=True)], dim=2)
 
     @property
-    def _roots(self) -> tuple[Tensor, ...]:
-        """(B, R, r) for each field; (R, r) where the queries share them, for one product of matrices."""
-        return (self.data_root[0] if len(self.data_root) == 1 else self.data_root.transpose(0, 1)).unbind(0)
+    def roots(self) -> tuple[Tensor, ...]:
+        """(B, R, r) of `data_root` for each field; (R, r) where the queries share it, for one product of matrices."""
+        roots = self.data_root[0] if len(self.data_root) == 1 else self.data_root.transpose(0, 1)
+        return roots.expand(self.fields, *roots.shape[1:]).unbind(0)
+
+    @property
+    def data_normals(self) -> Tensor:
+        """(B or 1, F, r, r) `data_normal` of every field."""
+        return self.data_normal.expand(-1, self.fields, -1, -1)
+
+    @property
+    def data_size(self) -> Tensor:
+        """(B or 1,) root of the sum of squares of the data's rows."""
+        return self.data_normals.diagonal(dim1=2, dim2=3).sum((1, 2)).sqrt()
 
     def add_data_normal(self, normal: Tensor, factor: Tensor) -> None:
         """Add the data's normal matrix times a factor (B,) to the first N rows and columns of matrices (B, n, n)."""
-        for own, block in zip(self.blocks(normal), self.data_normal.unbind(1), strict=True):
+        for own, block in zip(self.blocks(normal), self.data_normals.unbind(1), strict=True):
             own.addcmul_(block, factor[:, None, None])
 
     def data_trace(self, matrices: Tensor) -> Tensor:
-        """(B,) trace of the product of the data's normal matrix and others (B, n, n), of which the first N count."""
-        products = zip(self.blocks(matrices), self.data_normal.unbind(1), strict=True)
-        return sum((own * block).sum((1, 2)) for own, block in products)
+        """(B, F) traces of the products of the fields' normal matrices and those parts of others (B, n, n)."""
+        products = zip(self.blocks(matrices), self.data_normals.unbind(1), strict=True)
+        return torch.stack([(own * block).sum((1, 2)) for own, block in products], dim=1)
 
     def blocks(self, matrices: Tensor) -> list[Tensor]:
         """(B, r, r) for each field: the parts of matrices (B, n, n) that belong to its unknowns alone."""
-        fields, width = self.data_root.shape[1], self.data_root.shape[3]
-        own = [slice(field * width, (field + 1) * width) for field in range(fields)]
+        own = [self.physics.own(field) for field in range(self.fields)]
         return [matrices[:, rows, rows] for rows in own]
 
     def weighted(self, factor: Tensor) -> "Online":
@@ -387,8 +403,7 @@ class Online:
 
     def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
-        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
-            rows = rows.nonzero().squeeze(1)  # once for all fields
+        rows = numbers(rows)
         own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
         if len(self.data_root) > 1:
             own += ["data_root", "data_normal"]
@@ -466,26 +481,26 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         weights: (B, n, F) one over the standard deviation; zero where not observed.
 
     Returns:
-        root (B or 1, F, R, K), target (B, F, R) and rest (B, F), see `Online`.
+        root (B or 1, F or 1, R, K), target (B, F, R) and rest (B, F), see `Online`.
     """
-    shared = len(features) == 1 and bool((weights == weights[:1, :1]).all())
-    if shared:
+    alike = bool((weights == weights[..., :1]).all())  # the fields are observed alike
+    if len(features) == 1 and bool((weights == weights[:1, :1]).all()):
         orthogonal, triangular = torch.linalg.qr(features[0])
         right = values * weights
         target = torch.einsum("nr,bnf->bfr", orthogonal, right)
         rest = (right - torch.einsum("nr,bfr->bnf", orthogonal, target)).square().sum(1)
-        return (triangular * weights[0, 0, :, None, None])[None], target, rest
-    height = min(features.shape[1:])
-    root = values.new_empty(len(values), values.shape[2], height, features.shape[2])
-    target = values.new_empty(root.shape[:3])
-    rest = values.new_empty(root.shape[:2])
-    for field in range(values.shape[2]):
-        weight = weights[..., field]
-        both = torch.cat([features.expand(len(values), -1, -1), values[..., field, None]], dim=2) * weight[..., None]
+        by_field = weights[0, 0, :1] if alike else weights[0, 0]
+        return (triangular * by_field[:, None, None])[None], target, rest
+    queries, count, width = len(values), *features.shape[1:]
+    height = min(count, width)
+    roots, targets, rests = [], [], []
+    for own in values.split(values.shape[2] if alike else 1, dim=2):
+        both = torch.cat([features.expand(queries, -1, -1), own], dim=2) * weights[..., len(roots), None]
         _, triangular = torch.linalg.qr(both, mode="r")
-        root[:, field], target[:, field] = triangular[:, :height, :-1], triangular[:, :height, -1]
-        rest[:, field] = triangular[:, height:, -1].square().sum(1)
-    return root, target, rest
+        roots.append(triangular[:, :height, :width])
+        targets.append(triangular[:, :height, width:].mT)
+        rests.append(triangular[:, height:, width:].square().sum(1))
+    return torch.stack(roots, dim=1), torch.cat(targets, dim=1), torch.cat(rests, dim=1)
 
 
 def assemble(

@@ -73,7 +73,9 @@ class Estimates:
             ``status, message``, and ``<field>_noise_std`` where the problem has several fields.
         basis: the basis used.
         readouts: (queries, F, K).
-        readout_covariance: (queries, F, K, K) of each field's readouts, or None if the solver gives none.
+        covariances: (queries, F, r, r) of each field's readouts in r combinations of the functions, or None if the
+            solver gives none.
+        combinations: (K, r), takes those to the readouts; None likewise.
         correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
             parameters and where the solver gives no error bars.
         freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
@@ -83,10 +85,16 @@ class Estimates:
     table: pd.DataFrame
     basis: Basis
     readouts: np.ndarray
-    readout_covariance: np.ndarray | None
+    covariances: np.ndarray | None
+    combinations: np.ndarray | None
     correlation: np.ndarray
     freedom: np.ndarray
     found: tuple[tuple[np.ndarray, Terms], ...] = ()
+
+    @property
+    def readout_covariance(self) -> np.ndarray | None:
+        """(queries, F, K, K) covariance of each field's readouts, or None if the solver gives none."""
+        return None if self.covariances is None else self.combinations @ self.covariances @ self.combinations.T
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
@@ -94,11 +102,11 @@ class Estimates:
 
     def solution_std(self, points: np.ndarray) -> np.ndarray:
         """Standard error of the fitted fields at points (n, d): (queries, n, F); NaN if not known."""
-        features = self.basis.features(points)
         queries, fields, _ = self.readouts.shape
-        if self.readout_covariance is None:
-            return np.full((queries, len(features), fields), np.nan)
-        variance = np.einsum("nk,qfkl,nl->qnf", features, self.readout_covariance, features, optimize=True)
+        if self.covariances is None:
+            return np.full((queries, len(points), fields), np.nan)
+        features = self.basis.features(points) @ self.combinations
+        variance = np.einsum("nk,qfkl,nl->qnf", features, self.covariances, features, optimize=True)
         return np.sqrt(variance.clip(0))
 
     def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -649,7 +657,7 @@ def estimate(
                 found.append((rows[done : done + len(table)], terms))
             tables.append(table)
             readouts.append(fit.solution.readouts)
-            covariances.append(fit.solution.readout_covariance)
+            covariances.append(fit.solution.covariances)
             correlation.append(torch.tensor(correlations(fit.solution.covariance.numpy())))
             freedom.append(torch.full_like(fit.solution.freedom, torch.inf) if given else fit.solution.freedom)
             done += len(table)
@@ -657,11 +665,13 @@ def estimate(
     basis = estimator.basis
     shape = len(basis.problem.fields), basis.record.functions
     unknowns = shape[0] * shape[1]
+    energy = None if estimator.physics is None else estimator.physics.energy.cpu().numpy()
     return Estimates(
         estimator.whole(tables, observations),
         basis,
         _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
-        None if estimator.physics is None else _whole(covariances, observations.usable, shape[0], shape[1], shape[1]),
+        None if energy is None else _whole(covariances, observations.usable, shape[0], *energy.shape[1:] * 2),
+        energy,
         _whole(correlation, observations.usable, len(basis.problem.parameters), len(basis.problem.parameters)),
         _whole(freedom, observations.usable),
         tuple(found),

@@ -21,6 +21,7 @@ _FIRST_NOISE = 1e-4
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _AT_REST = 1e-2
 _FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
+_POOR, _GOOD = 0.4, 0.9  # share of the predicted decrease that came about, at which the damping rises or falls
 _SMOOTHINGS = (1e-5, 1e-1)  # physics against data, in the roots
 _KINK = 2.0  # of the worst residual in validation, up to which a residual is the fault of the basis
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
@@ -390,11 +391,14 @@ def _minimise(
         gain = (point.objective - own.objective) - (trial.objective - trial_own.objective)
         better = gain > 0
         parameters[active[better]] = trial.parameters[better]
-        damping[active] = torch.where(better, damping[active] / 10, damping[active] * 10).clamp(1e-20, 1e12)
+        came = gain / predicted.clamp_min(_TINY)
+        factor = torch.where(came > _GOOD, 0.1, torch.where(came > _POOR, 1.0, 10.0))
+        damping[active] = (damping[active] * factor).clamp(1e-20, 1e12)
         steps[active] += 1
         # a step that the damping holds back predicts less than there is to gain
         least = torch.where(damping[active] <= _UNDAMPED, settings.tolerance, 1e-3 * settings.tolerance)
-        small = least + 1e-13 * point.objective
+        # by the noise that the misfit tells: the first one is far too small
+        small = least * (point.objective / part.counts.sum(1)).clamp_min(1.0) + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)
         if done.all():
             break
@@ -412,7 +416,7 @@ def _balance(online: Online, data: Tensor) -> Tensor:
     low, high = online.ranges.T
     thetas = online.physics.thetas(torch.stack([low, (low + high) / 2, high])).abs().amax(0)
     largest = (torch.linalg.matrix_norm(online.physics.factor) * thetas).amax()
-    return online.data_root.square().sum((1, 2, 3)).sqrt() * data / largest
+    return online.data_size * data / largest
 
 
 def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> Weights:
@@ -431,7 +435,7 @@ def _weights(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: fl
 def _misfit(online: Online, point: _Point, weights: Weights) -> tuple[Tensor, Tensor]:
     """(B,) squared data misfit in units of the data weights, and observations less the effective unknowns."""
     inside = point.residual[:, : online.data_target[0].numel()].square().sum(1) / weights.data.square()
-    used = online.data_trace(point.inverse) * weights.data.square() + online.free.sum(1)
+    used = online.data_trace(point.inverse).sum(1) * weights.data.square() + online.free.sum(1)
     if online.priors.informative:  # what a distribution tells of a parameter the data need not
         _, jacobian = _jacobian(online, point, weights)
         width = online.ranges[:, 1] - online.ranges[:, 0]
@@ -517,7 +521,8 @@ def gauss_newton(
         parameters=parameters,
         covariance=covariance,
         readouts=point.readouts @ coordinates.T,
-        readout_covariance=online.physics.readout_covariance(torch.stack(online.blocks(spread), dim=1)),
+        covariances=torch.stack(online.blocks(spread), dim=1),
+        used=online.data_trace(spread) * weights.data.square()[:, None],
         noise_std=std,
         objective=point.objective - own.objective + rest / std.square(),
         physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),

@@ -163,11 +163,12 @@ class _Factorised:
 
     def __init__(self, state: _State):
         queries, self.size = state.gradient_data.shape
-        self.factor = state.unknowns.new_empty(queries, self.size, self.size)  # of matrices of diagonal one
-        self.scale = torch.empty_like(state.gradient_data)  # that they were scaled by to become so
-        self.held = torch.zeros_like(self.scale, dtype=torch.bool)  # parameters at a bound, which take no step
+        self.factor = state.unknowns.new_empty(queries, self.size, self.size).mT  # lower triangles, column by column
+        self.held = torch.zeros_like(state.gradient_data, dtype=torch.bool)  # parameters at a bound: they take no step
         self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
         self.sound = torch.zeros_like(self.exact)  # positive definite
+        at_once = next(chunks(queries, self.size, _AT_ONCE)).stop
+        self.room = self.factor.new_empty(at_once, self.size, self.size)  # for normal matrices
         # the partials that it was made of
         self.by_jet, self.by_parameter = torch.empty_like(state.by_jet), torch.empty_like(state.by_parameter)
 
@@ -185,40 +186,38 @@ class _Factorised:
         extra = torch.full_like(weights.data, 4 * self.size * _EPSILON) + (0.0 if damping is None else damping)
         for block in chunks(len(rows), self.size, _AT_ONCE):
             some, here, by, at = online.select(block), select(state, block), select(weights, block), rows[block]
-            normal = _normal(some, here, by)
+            normal = self.room[: len(at)]
+            _write_normal(some, here, by, normal)
             for part in chunks(len(at), self.size):
                 matrices = normal[part]
-                diagonal = matrices.diagonal(dim1=1, dim2=2)
-                scale = torch.where(diagonal > 0, diagonal, torch.ones_like(diagonal)).rsqrt()
-                matrices.mul_(scale[:, None]).mul_(scale[..., None])
                 stuck = held[block][part]
                 if stuck.any():
                     matrices.masked_fill_(stuck[:, None] | stuck[..., None], 0.0)
-                diagonal.copy_((1 + extra[block][part, None]).expand_as(scale))
+                diagonal = matrices.diagonal(dim1=1, dim2=2)
+                diagonal.mul_(1 + extra[block][part, None]).masked_fill_(diagonal <= 0, 1.0)
                 factor, faults = torch.linalg.cholesky_ex(matrices)
-                self.factor[at[part]], self.scale[at[part]], self.sound[at[part]] = factor, scale, faults == 0
+                self.factor.mT[at[part]], self.sound[at[part]] = factor.mT, faults == 0
+
+    def lower(self, rows: Tensor) -> Tensor:
+        """(B, N + P, N + P) factors of the queries `rows`."""
+        return self.factor.mT[rows].mT
 
     def step(self, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Step (B, N + P) of the queries `rows` against half a gradient, and the decrease (B,) that it predicts."""
         gradient = gradient.masked_fill(self.held[rows], 0.0)
         step = torch.empty_like(gradient)
         for part in chunks(len(rows), self.size):
-            scale = self.scale[rows[part]]
-            right = (scale * gradient[part])[..., None]
-            step[part] = -scale * torch.cholesky_solve(right, self.factor[rows[part]]).squeeze(2)
+            step[part] = -torch.cholesky_solve(gradient[part, :, None], self.lower(rows[part])).squeeze(2)
         step = step.nan_to_num(0.0, 0.0, 0.0)
         return step, -(step * gradient).sum(1)
 
 
-def _normal(online: Online, state: _State, weights: Weights) -> Tensor:
-    """(B, N + P, N + P) normal matrices of the weighted rows."""
+def _write_normal(online: Online, state: _State, weights: Weights, normal: Tensor) -> None:
+    """Write the normal matrices of the weighted rows to (B, N + P, N + P): the lower triangle at least."""
     physics, width = online.physics, online.size
     given, _, counts = online.given_initial
-    size = width + state.parameters.shape[1]
-    normal = state.unknowns.new_empty(len(state.unknowns), size, size)
     physics.normal(state.by_jet, normal[:, :width, :width])
-    border = physics.adjoint(state.by_jet, state.by_parameter)
-    normal[:, width:, :width], normal[:, :width, width:] = border, border.mT
+    normal[:, width:, :width] = physics.adjoint(state.by_jet, state.by_parameter)
     rows = state.by_parameter.transpose(1, 2).flatten(2)
     normal[:, width:, width:] = rows @ rows.mT
     if len(physics.condition_rows):
@@ -228,7 +227,6 @@ def _normal(online: Online, state: _State, weights: Weights) -> Tensor:
     normal *= weights.physics.square()[:, None, None]
     online.add_data_normal(normal, weights.data.square())
     normal.diagonal(dim1=1, dim2=2)[:, width:] += state.slope.square()
-    return normal
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,7 @@ class _Posterior:
         covariance: (B, P, P) of the parameters, zero for known ones.
         covariances: (B, F, r, r) of the unknowns of each field.
         determinant: (B,) logarithms of the determinants of the normal matrices.
-        used: (B,) number of observations that the unknowns use up.
+        used: (B, F) number of each field's observations that the unknowns use up.
         sound: (B,) whether they are positive definite.
         depends: (B, P) how much of estimate or error bar stands or falls with the level of the residual: the shift in
             error bars when the equation is met exactly, or half the share of the residual in the variance.
@@ -263,21 +261,21 @@ class _Posterior:
 def _posterior(online: Online, state: _State, weights: Weights, solver: _Factorised, rows: Tensor) -> _Posterior:
     """See `_Posterior`; with the normal matrices `rows` of the solver, made there or near it."""
     width, count = online.size, state.parameters.shape[1]
-    fields, own = online.data_root.shape[1], online.data_root.shape[3]
+    own = online.data_root.shape[3]
     damped = ~solver.exact[rows]
     if damped.any():
         here = online.select(damped), select(state, damped), select(weights, damped)
         solver.factorise(*here, rows[damped])
-    covariances = state.unknowns.new_empty(len(online), fields, own, own)
+    covariances = state.unknowns.new_empty(len(online), online.fields, own, own)
     by_parameter = state.unknowns.new_empty(len(online), count, width + count)
-    used, determinant = torch.empty_like(state.data), torch.empty_like(state.data)
+    used, determinant = torch.empty_like(online.data_rest), torch.empty_like(weights.data)
     for part in chunks(len(rows), solver.size):
-        scale, factor = solver.scale[rows[part]], solver.factor[rows[part]]
-        inverse = torch.cholesky_inverse(factor).mul_(scale[:, None]).mul_(scale[..., None])
+        factor = solver.lower(rows[part])
+        inverse = torch.cholesky_inverse(factor)
         some = online.select(part)
         torch.stack(some.blocks(inverse), dim=1, out=covariances[part])
         by_parameter[part], used[part] = inverse[:, width:], some.data_trace(inverse)
-        determinant[part] = 2 * (factor.diagonal(dim1=1, dim2=2).log() - scale.log()).sum(1)
+        determinant[part] = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
     covariance = by_parameter[..., width:]
     variance = covariance.diagonal(dim1=1, dim2=2)
     by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
@@ -296,7 +294,7 @@ def _posterior(online: Online, state: _State, weights: Weights, solver: _Factori
         covariance=covariance * online.free[:, None] * online.free[..., None],
         covariances=covariances,
         determinant=determinant,
-        used=used * by_data.squeeze(1),
+        used=used * by_data,
         sound=solver.sound[rows],
         depends=torch.maximum(shift.abs() / variance.sqrt(), share / 2) * online.free,
     )
@@ -540,7 +538,7 @@ def _fit(
     """
     width, queries = online.size, len(online)
     size = (state.by_jet.square().sum((1, 2, 3)) + state.by_parameter.square().sum((1, 2, 3))).sqrt()
-    stiffest = STIFFEST * online.data_root.square().sum((1, 2, 3)).sqrt() / size
+    stiffest = STIFFEST * online.data_size / size
     std, level, best = first.std, first.level, first.tried
     rows, rose = torch.arange(queries), torch.zeros(queries, dtype=torch.bool)
     iterations = torch.zeros(queries, dtype=torch.long)
@@ -552,13 +550,13 @@ def _fit(
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
         end, steps, settled = _search(part, state, weights, settings.iterations)
         iterations[rows] += steps
-        counts, rest = part.counts.sum(1), part.data_rest.sum(1)
-        freedom = counts - end.used
+        counts, rest, used = part.counts.sum(1), part.data_rest.sum(1), end.used.sum(1)
+        freedom = counts - used
         updated, asked = std, level
         if floors[0] is not None:
             updated = ((end.data + rest) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
         if settings.physics_weight is None:
-            taken = (end.used - part.free.sum(1)).clamp_min(1.0)
+            taken = (used - part.free.sum(1)).clamp_min(1.0)
             asked = (end.physics * width / taken).sqrt().maximum(floors[1][rows])
         pull = (asked / level).log()
         objective = end.objective + rest * weights.data.square()
@@ -611,7 +609,8 @@ def _solution(online: Online, found: _Found, usual: Tensor) -> Solution:
         parameters=end.parameters,
         covariance=end.covariance,
         readouts=end.unknowns @ online.physics.coordinates.T,
-        readout_covariance=online.physics.readout_covariance(end.covariances),
+        covariances=end.covariances,
+        used=end.used,
         noise_std=1 / found.weights.data,
         objective=found.objective,
         physics=end.physics / usual.square(),

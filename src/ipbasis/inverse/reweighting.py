@@ -185,7 +185,7 @@ def fit_in_rounds(
             first = _with_first_noise(batch)
         solution, std, lost = solve(first, features), _total(basis, first), torch.ones(len(values)) > 0
     used = _Round(values, std, std, fit_once(batch, solution).noise_std, torch.zeros(len(values)) > 0, solution.misfit)
-    about = _about(features, solution, std)
+    about = _about(features, solution)
     following = _round(basis, batch, errors, about, used.separate)
     rows = torch.arange(len(values))[lost | following.separate]
     for _ in range(_ROUNDS):
@@ -194,14 +194,14 @@ def fit_in_rounds(
             break
         own, part, seen = select(following, rows), batch.select(rows.numpy()), about.fitted[rows]
         again = solve(own.batch(part), of(rows))
-        now = _about(of(rows), again, own.std)
+        now = _about(of(rows), again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
         solution, used = put(solution, rows, again), put(used, rows, own)
         about = put(about, rows, now)
         following = put(following, rows, _round(basis, part, errors, now, own.separate))
         observed = torch.as_tensor(part.observed)
-        moved = (now.fitted - seen).square().mul(observed).sum((1, 2)).sqrt()
-        error = (now.leverage * own.std.square()).mul(observed).sum((1, 2)).sqrt()
+        moved = ((now.fitted - seen) / own.std).square().mul(observed).sum((1, 2)).sqrt()
+        error = now.used.sum(1).sqrt()
         noise_moved = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1)
         rows = rows[(moved > _AT_REST * error) | (noise_moved > _AT_REST)]
     solution.converged[rows] = False
@@ -237,27 +237,17 @@ def _floor(basis: Basis, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class _About:
-    """Fitted values and their leverages (B, n, F): variance of the fit over that of the observation."""
+    """Fitted values (B, n, F), and the number (B, F) of observations that the fit uses up."""
 
     fitted: Tensor
-    leverage: Tensor
+    used: Tensor
 
 
-def _about(features: Tensor, solution: Solution, std: Tensor) -> _About:
-    """See `_About`.
-
-    Args:
-        features: (B or 1, n, K) functions at the points.
-        solution: of the batch.
-        std: (B, n, F) of the observations, the error of the basis included.
-    """
-    count, width = std.shape[2], features.shape[2]
-    fitted, variances = [], []
-    for field in range(count):
-        own = slice(field * width, (field + 1) * width)
-        fitted.append((features @ solution.readouts[:, own, None]).squeeze(2))
-        variances.append((features @ solution.readout_covariance[:, field] * features).sum(2))
-    return _About(torch.stack(fitted, dim=2), (torch.stack(variances, dim=2) / std.square()).clamp(0, 1))
+def _about(features: Tensor, solution: Solution) -> _About:
+    """See `_About`; features (B or 1, n, K) at the points."""
+    readouts = solution.readouts.unflatten(1, (-1, features.shape[2])).mT
+    fitted = features[0] @ readouts if len(features) == 1 else features @ readouts
+    return _About(fitted, solution.used)
 
 
 @dataclass(frozen=True)
@@ -309,7 +299,7 @@ def _round(basis: Basis, batch: Batch, errors: Errors, about: _About, separate: 
         unit=unit.square().where(observed, 0.0),
         floor=floor.square()[:, None, None],
         counts=counts,
-        freedom=counts - (about.leverage * observed).sum(1),
+        freedom=counts - torch.minimum(about.used, counts),
     )
     if batch.std is None:
         noise, separate = _noise(basis, residuals, separate)

@@ -10,12 +10,16 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def numbers(rows: Any) -> Any:
+    """The same rows for an index, found once for many tensors: numbers for a mask, a slice where it takes all."""
+    if not (isinstance(rows, Tensor) and rows.dtype == torch.bool):
+        return rows
+    return slice(None) if rows.all() else rows.nonzero().squeeze(1)
+
+
 def select(whole: T, rows: Any) -> T:
     """The queries `rows`."""
-    if isinstance(rows, Tensor) and rows.dtype == torch.bool:
-        if rows.all():
-            return whole
-        rows = rows.nonzero().squeeze(1)  # once for all fields
+    rows = numbers(rows)
     if not is_dataclass(whole):
         return whole[rows]
     return type(whole)(**{field.name: select(getattr(whole, field.name), rows) for field in fields(whole)})
@@ -39,17 +43,12 @@ def gather(parts: Sequence[tuple[Tensor, T]]) -> T:
     return joined([part for _, part in parts])
 
 
-def overwrite(whole: Any, rows: Tensor, part: Any) -> None:
-    """Write those of a part over the queries `rows` of the whole, in place."""
-    for field in fields(whole):
-        getattr(whole, field.name)[rows] = getattr(part, field.name)
-
-
 def put(whole: T, rows: Tensor, part: T) -> T:
     """The whole with the queries `rows` replaced by those of a part."""
-    copy = type(whole)(**{field.name: getattr(whole, field.name).clone() for field in fields(whole)})
-    overwrite(copy, rows, part)
-    return copy
+    copies = {field.name: getattr(whole, field.name).clone() for field in fields(whole)}
+    for name, copy in copies.items():
+        copy[rows] = getattr(part, name)
+    return type(whole)(**copies)
 
 
 def merge(old: T, new: T, moved: Tensor) -> T:

@@ -49,7 +49,7 @@ class Smooth:
         std = self.noise_std if noise_std is None else noise_std
         half = self.directions * self.spread[:, :, None]
         covariance = half @ half.mT
-        used = (online.data_normal * covariance).sum((1, 2, 3)) / std.square()
+        used = (online.data_normals * covariance).sum((2, 3)) / std.square()[:, None]
         rest = online.data_rest.sum(1)
         left = online.observed(self.mean[:, None]).squeeze(1) - online.data_target.flatten(1)
         misfit = left.square().sum(1) + rest
@@ -59,12 +59,13 @@ class Smooth:
             parameters=online.known,
             covariance=torch.zeros(count, searched, searched, dtype=std.dtype),
             readouts=self.mean @ coordinates.T,
-            readout_covariance=online.physics.readout_covariance(covariance),
+            covariances=covariance,
+            used=used,
             noise_std=std,
             objective=misfit / std.square(),
             physics=torch.zeros_like(std),
             misfit=misfit,
-            freedom=online.counts.sum(1) - used,
+            freedom=(online.counts - used).sum(1),
             free_misfit=rest,
             free_freedom=torch.zeros_like(std),  # nothing to test: no equation was used
             iterations=torch.zeros(count, dtype=torch.long),
@@ -97,10 +98,10 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
     if noise_given:
         online = online.weighted(1 / noise_std)
     fields, width = online.counts.shape[1], online.data_root.shape[3]
-    means, directions, spreads, variances = [], [], [], []
-    for field in range(fields):
-        root, target = online.data_root[:, field], online.data_target[:, field]
-        squared, right = torch.linalg.eigh(online.data_normal[:, field])
+    means, spreads, variances = [], [], []
+    squares, directions = (part.expand(-1, fields, *part.shape[2:]) for part in torch.linalg.eigh(online.data_normal))
+    for field, root in enumerate(online.roots):
+        target, squared, right = online.data_target[:, field], squares[:, field], directions[:, field]
         # directions that rounding errors have hidden are not seen
         seen = squared > width * _EPSILON * squared[:, -1:]
         size = torch.where(seen, squared, 0.0).sqrt()
@@ -125,13 +126,12 @@ def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
         prior = torch.where(count > 0, prior, online.amplitude.square())  # a field that nobody saw
         scale = size.square() + ratio[:, None]
         means.append(torch.einsum("bsr,br->bs", right.expand(len(target), -1, -1), size / scale * rotated))
-        directions.append(right)
         spreads.append((prior * ratio)[:, None].sqrt() / scale.sqrt())
         variances.append(prior * ratio * count)
     total = online.counts.sum(1).clamp_min(1)
     return Smooth(
         mean=torch.cat(means, dim=1),
-        directions=torch.stack(directions, dim=1),
+        directions=directions,
         spread=torch.stack(spreads, dim=1),
         noise_std=noise_std if noise_given else (torch.stack(variances).sum(0) / total).sqrt(),
     )

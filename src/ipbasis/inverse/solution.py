@@ -14,7 +14,9 @@ class Solution:
         parameters: (B, P).
         covariance: (B, P, P) of the parameters; NaN where the solver gives none.
         readouts: (B, N).
-        readout_covariance: (B, F, K, K) of the readouts of each field, the uncertainty of the parameters included.
+        covariances: (B, F, r, r) of the unknowns of each field (see `Physics`), the uncertainty of the parameters
+            included.
+        used: (B, F) number of each field's observations that the estimates use up.
         noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
             are exceeded.
         objective: (B,) value at the minimum.
@@ -30,7 +32,8 @@ class Solution:
     parameters: Tensor
     covariance: Tensor
     readouts: Tensor
-    readout_covariance: Tensor
+    covariances: Tensor
+    used: Tensor
     noise_std: Tensor
     objective: Tensor
     physics: Tensor
@@ -65,7 +68,8 @@ def without_errors(
         parameters=parameters,
         covariance=torch.full((queries, searched, searched), torch.nan, dtype=torch.float64),
         readouts=readouts,
-        readout_covariance=torch.zeros(queries, 0),
+        covariances=torch.zeros(queries, 0),
+        used=torch.zeros(queries, 0),
         noise_std=misfit.sqrt(),
         objective=loss,
         physics=nothing,
