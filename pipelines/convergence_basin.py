@@ -23,6 +23,8 @@ from pipelines.common import Settings, run_stage
 from pipelines.outputs import write_figure, write_table
 from pipelines.studies import best_basis, draw
 
+_WITHIN = 0.05  # of the range of an initial value
+
 
 @dataclass(frozen=True)
 class Start:
@@ -89,10 +91,16 @@ def disturbed(parameters: np.ndarray, factor: float, seed: int) -> np.ndarray:
 
 
 def estimated_tasks(estimates: Estimates) -> Tasks:
-    """The tasks that estimates stand for: their parameters, and the initial values of the fitted solutions."""
-    basis = estimates.basis
-    initial = fitted_initial_values(basis, torch.tensor(estimates.readouts).flatten(1))
-    return Tasks(estimates.table[list(basis.problem.parameters)].to_numpy(), initial)
+    """The tasks that estimates stand for: their parameters, and the initial values of the fitted solutions.
+
+    Values that noise has led out of their range, where there may be no solution to start from, are taken within it.
+    """
+    problem = estimates.basis.problem
+    initial = fitted_initial_values(estimates.basis, torch.tensor(estimates.readouts).flatten(1))
+    low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
+    within = np.clip(initial, low + _WITHIN * (high - low), high - _WITHIN * (high - low))
+    initial = np.where((initial < low) | (initial > high), within, initial)
+    return Tasks(estimates.table[list(problem.parameters)].to_numpy(), initial)
 
 
 def case(settings: Settings, name: str) -> Case:

@@ -143,6 +143,15 @@ def test_estimates_stand_for_tasks_with_their_own_initial_values(basis, oscillat
     assert found.initial == pytest.approx(tasks.initial, abs=1e-5)
 
 
+def test_initial_values_out_of_their_range_are_taken_within(basis, oscillator):
+    queries = draw(settings("convergence_basin"), "damped_oscillator", {"label": {}}, 1, 30)
+    observations = queries.observed(0).observations
+    found = convergence_basin.estimated_tasks(estimate(basis, observations.assign(u=10 * observations["u"])))
+    low, high = np.array([*oscillator.free_initial.values()]).T
+    assert (np.abs(10 * convergence_basin.tasks_of(oscillator, queries.truth).initial) > high).any()
+    assert ((low < found.initial) & (found.initial < high)).all()
+
+
 @pytest.mark.parametrize("name", ["damped_oscillator", "quantum_oscillator"])
 def test_the_misfit_of_parameters_is_that_of_their_best_solution(name):
     """Wrong initial values do not count, wrong parameters do; no parameters, no misfit."""
