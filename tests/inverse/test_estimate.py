@@ -163,8 +163,9 @@ def test_data_of_another_equation_are_told(basis, oscillator, disturbance):
     assert (found["status"] == "poor_fit").any()
 
 
-@pytest.mark.parametrize("noise", [0, 0.01, 1])
+@pytest.mark.parametrize("noise", [0, 0.01, 1, 20])
 def test_the_right_equation_is_not_suspected(basis, oscillator, noise):
+    """Also where its weight beside much noise does not press the residual down to what the basis can reach."""
     table, _, _ = simulated(oscillator, 200, noise=noise, seed=3)
     found = estimate(basis, table).table
     assert not found["status"].isin(["poor_fit", "failed"]).any()

@@ -516,7 +516,9 @@ def gauss_newton(
     covariance = _covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
     spread = point.inverse + following @ covariance @ following.mT
     coordinates = online.physics.coordinates
-    physics = point.residual[:, height : height + online.physics.factor.shape[1]] / weights.physics[:, None]
+    # a weight that is bounded beside large noise does not press the residual down to what the basis can reach
+    reached = (accuracy.residual * online.amplitude * weights.physics).square().clamp_min(online.size)
+    physics = point.residual[:, height : height + online.physics.factor.shape[1]].square().sum(1)
     return Solution(
         parameters=parameters,
         covariance=covariance,
@@ -525,7 +527,7 @@ def gauss_newton(
         used=online.data_trace(spread) * weights.data.square()[:, None],
         noise_std=std,
         objective=point.objective - own.objective + rest / std.square(),
-        physics=physics.square().sum(1) / (accuracy.residual * online.amplitude).square(),
+        physics=physics / reached,
         misfit=misfit,
         freedom=freedom,
         free_misfit=rest,

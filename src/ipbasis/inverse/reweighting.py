@@ -185,23 +185,23 @@ def fit_in_rounds(
             first = _with_first_noise(batch)
         solution, std, lost = solve(first, features), _total(basis, first), torch.ones(len(values)) > 0
     used = _Round(values, std, std, fit_once(batch, solution).noise_std, torch.zeros(len(values)) > 0, solution.misfit)
-    about = _about(features, solution)
-    following = _round(basis, batch, errors, about, used.separate)
+    fitted = _fitted(features, solution)
+    following = _round(basis, batch, errors, fitted, solution.used, used.separate)
     rows = torch.arange(len(values))[lost | following.separate]
     for _ in range(_ROUNDS):
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
             break
-        own, part, seen = select(following, rows), batch.select(rows.numpy()), about.fitted[rows]
+        own, part, seen = select(following, rows), batch.select(rows.numpy()), fitted[rows]
         again = solve(own.batch(part), of(rows))
-        now = _about(of(rows), again)
+        now = _fitted(of(rows), again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
         solution, used = put(solution, rows, again), put(used, rows, own)
-        about = put(about, rows, now)
-        following = put(following, rows, _round(basis, part, errors, now, own.separate))
+        fitted[rows] = now
+        following = put(following, rows, _round(basis, part, errors, now, again.used, own.separate))
         observed = torch.as_tensor(part.observed)
-        moved = ((now.fitted - seen) / own.std).square().mul(observed).sum((1, 2)).sqrt()
-        error = now.used.sum(1).sqrt()
+        moved = ((now - seen) / own.std).square().mul(observed).sum((1, 2)).sqrt()
+        error = again.used.sum(1).sqrt()
         noise_moved = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1)
         rows = rows[(moved > _AT_REST * error) | (noise_moved > _AT_REST)]
     solution.converged[rows] = False
@@ -235,19 +235,10 @@ def _floor(basis: Basis, batch: Batch) -> Tensor:
     return basis.record.accuracy.floor * amplitude(batch)
 
 
-@dataclass(frozen=True)
-class _About:
-    """Fitted values (B, n, F), and the number (B, F) of observations that the fit uses up."""
-
-    fitted: Tensor
-    used: Tensor
-
-
-def _about(features: Tensor, solution: Solution) -> _About:
-    """See `_About`; features (B or 1, n, K) at the points."""
+def _fitted(features: Tensor, solution: Solution) -> Tensor:
+    """(B, n, F) fitted values, by the functions (B or 1, n, K) at the points."""
     readouts = solution.readouts.unflatten(1, (-1, features.shape[2])).mT
-    fitted = features[0] @ readouts if len(features) == 1 else features @ readouts
-    return _About(fitted, solution.used)
+    return features[0] @ readouts if len(features) == 1 else features @ readouts
 
 
 @dataclass(frozen=True)
@@ -275,18 +266,19 @@ class _Round:
         return replace(batch, values=self.values.numpy(), std=self.own_std.numpy())
 
 
-def _round(basis: Basis, batch: Batch, errors: Errors, about: _About, separate: Tensor) -> _Round:
+def _round(basis: Basis, batch: Batch, errors: Errors, fitted: Tensor, used: Tensor, separate: Tensor) -> _Round:
     """The round that follows a fit, see the top of this file.
 
     Args:
         basis: the functions.
         batch: the observations.
         errors: their kind.
-        about: the fit.
+        fitted: (B, n, F) values of the fit.
+        used: (B, F) number of each field's observations that it uses up.
         separate: (B,) queries that are known to have fields of unequal noise.
     """
     observed, values = torch.as_tensor(batch.observed), torch.as_tensor(batch.values)
-    centre, residual, unit = about.fitted, values - about.fitted, torch.ones_like(values)
+    centre, residual, unit = fitted, values - fitted, torch.ones_like(values)
     if errors.noise == "lognormal":
         values = values.where(observed, 1.0)
         centre = unit = torch.maximum(centre, _LEAST_SHARE * values)
@@ -299,7 +291,7 @@ def _round(basis: Basis, batch: Batch, errors: Errors, about: _About, separate: 
         unit=unit.square().where(observed, 0.0),
         floor=floor.square()[:, None, None],
         counts=counts,
-        freedom=counts - torch.minimum(about.used, counts),
+        freedom=counts - torch.minimum(used, counts),
     )
     if batch.std is None:
         noise, separate = _noise(basis, residuals, separate)

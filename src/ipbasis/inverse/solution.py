@@ -20,7 +20,7 @@ class Solution:
         noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
             are exceeded.
         objective: (B,) value at the minimum.
-        physics: (B,) mean squared residual there, in units of what the basis can reach.
+        physics: (B,) mean squared residual there, in units of what the basis, and the weight, can reach.
         misfit: (B,) weighted squared data misfit.
         freedom: (B,) observations less the effective number of unknowns.
         free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
