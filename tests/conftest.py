@@ -47,6 +47,19 @@ def lotka_volterra() -> Problem:
 
 
 @pytest.fixture(scope="session")
+def epidemic() -> Problem:
+    """Three fields, two of which never meet in an equation; of one only the derivative occurs."""
+    return Problem(
+        name="epidemic",
+        coordinates={"t": [0, 20]},
+        fields=["s", "i", "r"],
+        parameters={"beta": [0.4, 1.2], "gamma": [0.1, 0.4]},
+        equations=["s_t + beta*s*i", "i_t - beta*s*i + gamma*i", "r_t - gamma*i"],
+        initial={"s": [0.8, 1], "i": [0.01, 0.05], "r": [0, 0.1]},
+    )
+
+
+@pytest.fixture(scope="session")
 def quantum_oscillator() -> Problem:
     return Problem.from_yaml(problem_directory() / "quantum_oscillator.yaml")
 

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from ipbasis import estimate
 from ipbasis.basis.accuracy import measure_accuracy
+from ipbasis.basis.compression import CompressionSettings
 from ipbasis.basis.forward import ForwardSettings
 from ipbasis.basis.heads import LbfgsSettings, ResidualRamp, TrainingSettings, covering_tasks
 from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.quadrature import gauss_legendre
 from ipbasis.basis.training import train
 from ipbasis.errors import InputError
-from ipbasis.inverse.validation import AdamValidator, ValidationSettings
+from ipbasis.inverse.validation import AdamValidator, ValidationSettings, build_basis
+from ipbasis.observations import long_table
 from ipbasis.problem import Problem, problem_directory
 from ipbasis.reference.ode import integrate
 
@@ -199,6 +202,19 @@ def test_lbfgs_lowers_the_residual_of_unseen_tasks(redraw):
     trunk = TrunkSettings(width=20, depth=2, dtype="float64", first_layer_scale=5)
     history = train(problem, trunk, chosen, RIDGE, Residuals(problem, RIDGE)).history
     assert history[-1]["score"] < 0.6 * history[0]["score"]
+
+
+def test_a_nonlinear_problem_of_three_fields_is_trained_and_estimated(epidemic):
+    size = TrunkSettings(width=24, depth=3, dtype="float64", first_layer_scale=3)
+    forward = ForwardSettings(condition_weight=10, condition_points=1, rank_tolerance=1e-12, linearise="reference")
+    chosen = settings("variable_projection", steps=0, lbfgs=lbfgs(rounds=2, tasks=20, collocation_points=100))
+    trained = train(epidemic, size, chosen, forward, Scores())
+    tasks, times = epidemic.sample_tasks(40, np.random.default_rng(0)), np.linspace(0, 20, 40)
+    truth = integrate(epidemic, tasks, gauss_legendre(epidemic.domain, 60).points[:, 0].numpy())
+    compression = CompressionSettings(tasks=100, tolerance=1e-6, seed=1)
+    basis = build_basis(epidemic, trained.trunk, size, forward, compression, 60, tasks, truth)
+    found = estimate(basis, long_table(epidemic, times[None, :, None], integrate(epidemic, tasks, times))).table
+    assert np.abs(found[["beta", "gamma"]].to_numpy() - tasks.parameters).max() < 1e-3
 
 
 @pytest.mark.parametrize("redraw", [False, True])

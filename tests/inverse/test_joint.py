@@ -12,7 +12,7 @@ from ipbasis.inverse.assemble import assemble, reduce_physics
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, Weights
 from ipbasis.inverse.smoothing import smooth
 from ipbasis.observations import check_observations, long_table
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem import Tasks
 from ipbasis.reference.solutions import solutions
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
@@ -141,18 +141,10 @@ def test_a_small_step_needs_no_new_linearisation(anywhere):
 
 @pytest.mark.parametrize("queries", [3, 40])
 @pytest.mark.parametrize("fields", [2, 3])
-def test_normal_matrices_are_those_of_the_derivative(online, queries, fields):
+def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, fields):
     """For few queries formed one by one, for many by products that all share; also where two fields never meet."""
     physics = online[0].physics
     if fields == 3:
-        epidemic = Problem(
-            name="epidemic",
-            coordinates={"t": [0, 10]},
-            fields=["s", "i", "r"],
-            parameters={"beta": [0.5, 1.5], "gamma": [0.1, 0.5]},
-            equations=["s_t + beta*s*i", "i_t - beta*s*i + gamma*i", "r_t - gamma*i"],
-            initial={"s": [0, 1], "i": [0, 1], "r": [0, 1]},
-        )
         physics = replace(physics, system=epidemic.system, coordinates=torch.block_diag(*[physics.energy] * 3))
         assert any(not pairs for pairs, _ in physics._pairs.values())
     generator = torch.Generator().manual_seed(0)

@@ -23,7 +23,8 @@ class FirstOrderSystem:
         if len(problem.coordinates) != 1 or problem.truth is None:
             raise InputError(f"{problem.name}: only an ODE with every term known can be integrated")
         notation, residuals = problem.notation, problem.truth.residuals
-        self._jets = problem.truth.jets
+        fields = [Jet(field, ()) for field in range(len(problem.fields))]
+        self._jets = tuple(dict.fromkeys([*problem.truth.jets, *fields]))
         orders = [0] * len(problem.fields)
         for jet in problem.truth.jets:
             orders[jet.field] = max(orders[jet.field], len(jet.index))
@@ -54,7 +55,7 @@ class FirstOrderSystem:
         return state[rows].transpose(1, 2, 0)
 
     def jets_of(self, times: np.ndarray, state: np.ndarray, parameters: np.ndarray) -> dict[Jet, np.ndarray]:
-        """Every jet of the equations along solutions, the highest derivatives from the right-hand side.
+        """Every jet of the equations and every field along solutions, the highest derivatives by the right-hand side.
 
         Args:
             times: (n,) or (tasks, n).

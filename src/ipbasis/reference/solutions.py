@@ -120,7 +120,7 @@ def solutions_or_nan(
 
 
 def jets(problem: Problem, tasks: Tasks, points: np.ndarray) -> dict[Jet, np.ndarray]:
-    """Values of every field and derivative that occurs in the equations of an ODE problem, along its solutions.
+    """Values of every field, and every derivative in the equations, of an ODE problem along its solutions.
 
     Args:
         problem: an ODE problem.
