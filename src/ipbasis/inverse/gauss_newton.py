@@ -34,8 +34,8 @@ class GaussNewtonSettings(Declared):
     Args:
         solver: names it.
         iterations: Levenberg-Marquardt steps at most, per round of the noise estimate.
-        tolerance: decrease of the objective (in units of χ²) below which a query has converged: a small part of
-            the 1 that an error bar is worth.
+        tolerance: decrease of the objective below which a query has converged, in units of χ² by the noise, or by
+            the misfit where that is larger: a small part of the 1 that an error bar is worth.
         physics_weight: weight of the mean squared residual; None lets it follow from the accuracy that the
             basis reached in validation.
     """
