@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from ipbasis.baselines.fit import Fit
-from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses
+from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses, well_within
 from ipbasis.evaluation.study_figures import plot_convergence
 from ipbasis.inverse.estimate import Estimates, estimate
 from ipbasis.inverse.resimulate import fitted_initial_values
@@ -22,8 +22,6 @@ from pipelines.cells import tasks_of
 from pipelines.common import Settings, run_stage
 from pipelines.outputs import write_figure, write_table
 from pipelines.studies import best_basis, draw
-
-_WITHIN = 0.05  # of the range of an initial value
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ def estimated_tasks(estimates: Estimates) -> Tasks:
     problem = estimates.basis.problem
     initial = fitted_initial_values(estimates.basis, torch.tensor(estimates.readouts).flatten(1))
     low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
-    within = np.clip(initial, low + _WITHIN * (high - low), high - _WITHIN * (high - low))
-    initial = np.where((initial < low) | (initial > high), within, initial)
+    initial = np.where((initial < low) | (initial > high), well_within(initial, low, high), initial)
     return Tasks(estimates.table[list(problem.parameters)].to_numpy(), initial)
 
 

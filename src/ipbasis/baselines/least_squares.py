@@ -32,6 +32,12 @@ class LeastSquaresSettings(Declared):
     seed: int
 
 
+def well_within(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The values, or the nearest at some distance from the ends of their ranges, where a search can start."""
+    margin = _MARGIN * (high - low)
+    return np.clip(values, low + margin, high - margin)
+
+
 def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
     """(free initial values,) of an ODE problem: first value and slope seen, or the middle, within its range."""
     order = np.argsort(query.points[:, 0], kind="stable")
@@ -47,7 +53,7 @@ def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
         else:
             guesses.append(np.mean(interval))
     low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
-    return np.clip(guesses, low + _MARGIN * (high - low), high - _MARGIN * (high - low))
+    return well_within(np.array(guesses), low, high)
 
 
 class _Model:
