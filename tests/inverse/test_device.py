@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ipbasis.basis.artefact import Basis
 from ipbasis.errors import InputError
+from ipbasis.inverse import joint
 from ipbasis.inverse.assemble import AffinePhysics, assemble, reduce_physics
 from ipbasis.inverse.estimate import estimate
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
@@ -85,13 +86,17 @@ def test_nothing_of_the_search_stays_on_the_cpu(name, layout, given, request):
         std = torch.as_tensor(np.full_like(batch.values, 0.01)) if given else None
         noise = torch.ones(6, dtype=torch.float64) if given else None
         physics = reduce_physics(basis)
-        solve = gauss_newton if isinstance(physics, AffinePhysics) else joint_gauss_newton
-        return solve(assemble(basis, physics, batch, std), basis.record.accuracy, settings, noise)
+        online = assemble(basis, physics, batch, std)
+        if isinstance(physics, AffinePhysics):
+            return gauss_newton(online, basis.record.accuracy, settings, noise)
+        return joint_gauss_newton(online, settings, noise)
 
     here = found(basis)
+    vars(joint._memory).clear()  # scratch memory of the CPU
     with MadeElsewhere():
         transform = basis.transform.as_subclass(Elsewhere)
         there = found(replace(basis, trunk=TrunkElsewhere(basis.trunk), transform=transform))
+    vars(joint._memory).clear()
     for part in fields(there):
         assert isinstance(getattr(there, part.name), Elsewhere), part.name
     assert np.array(there.parameters.tolist()) == pytest.approx(here.parameters.numpy(), rel=1e-6)

@@ -139,6 +139,49 @@ def test_a_small_step_needs_no_new_linearisation(anywhere):
     assert errors[1] == pytest.approx(errors[0] / 4, rel=0.2)
 
 
+def test_the_first_functions_are_the_first_unknowns(online, lotka_volterra_basis):
+    """Values, equation and data of the leading functions are those of all where the other unknowns are zero."""
+    problem, tasks = online
+    few, parameters = problem.leading, torch.as_tensor(tasks.parameters)
+    assert few.physics.accuracy.residual > problem.physics.accuracy.residual
+    functions = few.physics.energy.shape[0]
+    generator = torch.Generator().manual_seed(0)
+    unknowns = torch.randn(5, few.size, generator=generator, dtype=torch.float64)
+    wide = problem.widened(unknowns)
+    readouts, all_readouts = unknowns @ few.physics.coordinates.T, wide @ problem.physics.coordinates.T
+    by_field = all_readouts.unflatten(1, (2, -1))
+    assert torch.allclose(by_field[..., :functions].flatten(1), readouts, rtol=1e-10)
+    assert not by_field[..., functions:].any()
+    assert torch.allclose(few.data_normal, few.data_root.mT @ few.data_root, atol=1e-10)
+    states = joint._linearise(few, unknowns, parameters), joint._linearise(problem, wide, parameters)
+    misfits = [state.data + part.data_rest.sum(1) for state, part in zip(states, (few, problem), strict=True)]
+    assert misfits[0].numpy() == pytest.approx(misfits[1].numpy(), rel=1e-9)
+    small = lotka_volterra_basis.leading(functions)
+    assert small.features(np.linspace(0, 10, 7)).shape == (7, functions)
+    assert small.record.quadrature_points < lotka_volterra_basis.record.quadrature_points
+
+
+def test_few_functions_serve_where_their_residual_does_not_matter(lotka_volterra_basis, monkeypatch):
+    """Beside much noise some queries end with few functions, a small part of an error bar from where all lead."""
+    table, _, _ = simulated(lotka_volterra_basis.problem, 30, noise=20)
+    given = []
+
+    def counting(online, *rest, **options):
+        given.append((online.size, len(online)))
+        return fit(online, *rest, **options)
+
+    fit = joint._fit
+    monkeypatch.setattr(joint, "_fit", counting)
+    found = estimate(lotka_volterra_basis, table).table
+    counts = dict(reversed(given))
+    assert counts[max(counts)] < 30
+    record = lotka_volterra_basis.record.model_copy(update={"leading": {}})
+    alone = estimate(replace(lotka_volterra_basis, record=record), table).table
+    names = list(lotka_volterra_basis.problem.parameters)
+    moved = (found[names] - alone[names]).to_numpy() / alone[[f"{name}_std" for name in names]].to_numpy()
+    assert np.median(np.abs(moved)) < 0.1
+
+
 @pytest.mark.parametrize("queries", [3, 40])
 @pytest.mark.parametrize("fields", [2, 3])
 def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, fields):
@@ -146,13 +189,15 @@ def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, 
     physics = online[0].physics
     if fields == 3:
         physics = replace(physics, system=epidemic.system, coordinates=torch.block_diag(*[physics.energy] * 3))
-        assert any(not pairs for pairs, _ in physics._pairs.values())
+        assert any(not block.pairs for block in physics._blocks.values())
     generator = torch.Generator().manual_seed(0)
     jets, points, width = len(physics.system.jets), len(physics.root), physics.coordinates.shape[1]
     by_jet = torch.randn(queries, fields, jets, points, generator=generator, dtype=torch.float64)
-    assert physics._pairs is not None
-    for j, partials in enumerate(zip(*physics.system.partials()[0], strict=True)):
-        by_jet[:, [i for i, partial in enumerate(partials) if partial == 0], j] = 0
+    assert physics._blocks is not None
+    for i, partials in enumerate(physics.system.partials()[0]):
+        for j, partial in enumerate(partials):
+            if partial.is_number:
+                by_jet[:, i, j] = float(partial) * physics.root
     unknowns = torch.randn(queries, width, generator=generator, dtype=torch.float64)
     rows = physics.applied(by_jet, unknowns)
     normal = torch.full((queries, width, width), torch.nan, dtype=torch.float64)
@@ -177,7 +222,7 @@ def test_what_depends_on_the_level_moves_with_it(online):
         state = start
         for factor in (1, 100):
             weights = Weights(noise, width**0.5 * factor / (level * problem.amplitude))
-            end, _, settled = joint._search(problem, state, weights, 40)
+            end, _, settled = joint._search(problem, state, weights, 100)
             assert settled.all()
             found.append(end)
             state = joint._linearise(problem, end.unknowns, end.parameters)

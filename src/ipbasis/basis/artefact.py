@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,20 @@ class Accuracy(Declared):
 
 
 class Record(Declared):
-    """What ``basis.json`` holds."""
+    """What ``basis.json`` holds.
+
+    Args:
+        format_version: of the directory.
+        problem: whose solutions the functions span.
+        trunk: size of the network.
+        functions: number K of functions.
+        quadrature_points: points along each coordinate at which residuals are taken.
+        accuracy: of all functions.
+        leading: accuracy of the first functions alone, by their number; those that a nonlinear search begins with.
+        settings: of the training.
+        versions: of what the numbers depend on.
+        figures: of the training.
+    """
 
     format_version: Literal[1] = 1
     problem: Problem
@@ -71,6 +85,7 @@ class Record(Declared):
     functions: PositiveInt
     quadrature_points: PositiveInt
     accuracy: Accuracy
+    leading: dict[PositiveInt, Accuracy] = {}
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
     figures: dict[str, float] = {}
@@ -107,9 +122,16 @@ class Basis:
         return {self.transform.device: self}
 
     def leading(self, functions: int) -> "Basis":
-        """The first functions alone."""
-        record = self.record.model_copy(update={"functions": functions})
-        return replace(self, transform=self.transform[:, :functions], record=record)
+        """The first functions alone, at as many fewer points; one of the numbers whose accuracy the record holds."""
+        record = self.record
+        share = functions / record.functions
+        update = {
+            "functions": functions,
+            "quadrature_points": ceil(record.quadrature_points * share ** (1 / len(self.problem.coordinates))),
+            "accuracy": record.leading[functions],
+            "leading": {number: accuracy for number, accuracy in record.leading.items() if number < functions},
+        }
+        return replace(self, transform=self.transform[:, :functions], record=record.model_copy(update=update))
 
     @cached_property
     def quadrature(self) -> Quadrature:

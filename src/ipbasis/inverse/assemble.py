@@ -9,13 +9,14 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import sympy
 import torch
 from torch import Tensor
 
-from ipbasis.basis.artefact import Basis
+from ipbasis.basis.artefact import Accuracy, Basis
 from ipbasis.basis.forward import energy_coordinates
 from ipbasis.basis.operators import conditions, residual_factor, theta
 from ipbasis.equations import Equations, MultiIndex
@@ -24,7 +25,6 @@ from ipbasis.inverse.rows import numbers
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
-_COARSE = 32  # functions that will do for a first search
 _POINTS_AT_ONCE = 100_000
 _IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _FEW = 24  # queries, for which no large table is read
@@ -140,6 +140,25 @@ def _combined(thetas: Tensor, applied: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Block:
+    """The part of the normal matrix of equations at points that belongs to the unknowns of two fields.
+
+    It is the sum over pairs of jets, one of each field, and points of the outer products of their features, times
+    factors that are all that differs from query to query: one product of large matrices serves all queries. The rows
+    belong to the second field, which is the later one; of a block of one field only the lower triangle is kept.
+
+    Args:
+        pairs: numbers (i, j) of the jets that meet in an equation, their factors not constant.
+        products: (pairs n, m) outer products of their features, pairs and points in a row; None without pairs.
+        same: (m,) sum over the pairs of constant factors.
+    """
+
+    pairs: list[tuple[int, int]]
+    products: Tensor | None
+    same: Tensor
+
+
+@dataclass(frozen=True)
 class PointwisePhysics(Physics):
     """Any other equations, taken at the points of a quadrature.
 
@@ -147,16 +166,16 @@ class PointwisePhysics(Physics):
         points: coordinates of the points, a tensor (n,) each.
         root: (n,) roots of the quadrature's weights.
         features: for each derivative (n, r), in the coordinates of the unknowns of one field.
-        coarse: the same in the span of the first functions alone, where there are many: a cheap problem to search
-            first. None where there are few.
-        embedding: (N, N of `coarse`), takes unknowns of `coarse` to those here.
+        accuracy: of the functions.
+        leading: the same in the span of the first functions alone, where there are many: a cheap problem to search
+            first. Its unknowns are the first ones of each field. None where there are few functions.
     """
 
     points: tuple[Tensor, ...]
     root: Tensor
     features: Mapping[MultiIndex, Tensor]
-    coarse: "PointwisePhysics | None" = None
-    embedding: Tensor | None = None
+    accuracy: Accuracy
+    leading: "PointwisePhysics | None"
 
     def jets(self, unknowns: Tensor) -> list[Tensor]:
         """(B, n) values of the fields and derivatives that the equations hold, for unknowns (B, N)."""
@@ -207,52 +226,58 @@ class PointwisePhysics(Physics):
             out: where to write.
         """
         width = self.features[()].shape[1]
-        if self._pairs is None or len(out) < _FEW:
+        if self._blocks is None or len(out) < _FEW:
             for part in chunks(len(out), len(self.coordinates[0])):
                 matrix = self._spread(by_jet[part]).flatten(1, 2)
                 out[part] = matrix.mT @ matrix
             return
-        for (first, second), (pairs, products) in self._pairs.items():
-            place = out[:, self.own(second), self.own(first)]
-            if not pairs:
-                place.zero_()
-                continue
-            factors = torch.stack([(by_jet[:, :, i] * by_jet[:, :, j]).sum(1) for i, j in pairs], dim=1)
-            block = factors.flatten(1) @ products
+        for (first, second), block in self._blocks.items():
+            place, entries = out[:, self.own(second), self.own(first)], block.same
+            if block.pairs:
+                factors = torch.stack([(by_jet[:, :, i] * by_jet[:, :, j]).sum(1) for i, j in block.pairs], dim=1)
+                entries = torch.addmm(entries, factors.flatten(1), block.products)
             if first == second:
-                block = block[:, self._unfolded]
-            place.copy_(block.unflatten(1, (width, width)))
+                entries = entries[..., self._unfolded]
+            place.copy_(entries.unflatten(-1, (width, width)))
 
     @cached_property
-    def _pairs(self) -> dict[tuple[int, int], tuple[list[tuple[int, int]], Tensor | None]] | None:
-        """For two fields the pairs (i, j) of their jets that meet in an equation, and the features' outer products.
+    def _blocks(self) -> "dict[tuple[int, int], _Block] | None":
+        """What the normal matrix is made of, for the unknowns of two fields each.
 
-        The products are (pairs n, r²), pairs and points in a row; of symmetric ones only the lower triangle. The rows
-        of a product belong to the second field, which is the later one. A normal matrix is their sum with factors
-        that are all that differs from query to query: one product of large matrices serves all queries. None where
-        the pairs are so many that the normal matrix of each query is formed faster.
+        None where the pairs of jets are so many that the normal matrix of each query is formed faster.
         """
         by_jet, _ = self.system.partials()
-        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        jets = self.system.jets
-        by_field = sorted(range(len(jets)), key=lambda j: jets[j].field)
-        for i, j in itertools.combinations_with_replacement(by_field, 2):
-            pairs = found.setdefault((jets[i].field, jets[j].field), [])
-            if any(partials[i] != 0 and partials[j] != 0 for partials in by_jet):
-                pairs.append((i, j))
-        count, width = sum(map(len, found.values())), self.features[()].shape[1]
-        fields = len(self.coordinates) // len(self.energy)
-        if count > _PAIRS * len(by_jet) * fields**2 or count * len(self.root) * width**2 > _PRODUCTS:
+        jets, width, device = self.system.jets, self.features[()].shape[1], self.root.device
+        fields = sorted({jet.field for jet in jets})
+        rows, columns = torch.tril_indices(width, width, device=device)
+
+        def outer(i: int, j: int) -> Tensor:
+            """(n, r²) products of the features of two jets; (n, r (r + 1) / 2) of two jets of one field."""
+            product = self.features[jets[j].index][:, :, None] * self.features[jets[i].index][:, None]
+            if jets[i].field != jets[j].field:
+                return product.flatten(1)
+            return (product if i == j else product + product.mT)[:, rows, columns]
+
+        varying, constant = {}, {}
+        for i, j in itertools.combinations_with_replacement(sorted(range(len(jets)), key=lambda j: jets[j].field), 2):
+            products = [partials[i] * partials[j] for partials in by_jet]
+            if not all(product.is_number for product in products):
+                varying.setdefault((jets[i].field, jets[j].field), []).append((i, j))
+            elif sum(products) != 0:
+                constant.setdefault((jets[i].field, jets[j].field), []).append((i, j, float(sum(products))))
+        count = sum(map(len, varying.values()))
+        most = _PAIRS * len(by_jet) * (len(self.coordinates) // len(self.energy)) ** 2
+        if count > most or count * len(self.root) * width**2 > _PRODUCTS:
             return None
-        features = [self.features[jet.index] for jet in jets]
-        products, rows, columns = {}, *torch.tril_indices(width, width, device=self.root.device)
-        for (first, second), pairs in found.items():
-            outer = [features[j][:, :, None] * features[i][:, None] for i, j in pairs]
-            if first == second:
-                outer = [o if i == j else o + o.mT for o, (i, j) in zip(outer, pairs, strict=True)]
-                outer = [o[:, rows, columns] for o in outer]
-            products[first, second] = pairs, torch.cat(outer).flatten(1) if pairs else None
-        return products
+        blocks = {}
+        for first, second in itertools.combinations_with_replacement(fields, 2):
+            same = self.root.new_zeros(len(rows) if first == second else width**2)
+            for i, j, factor in constant.get((first, second), []):
+                same += factor * (self.root.square() @ outer(i, j))
+            pairs = varying.get((first, second), [])
+            products = torch.cat([outer(i, j) for i, j in pairs]) if pairs else None
+            blocks[first, second] = _Block(pairs, products, same)
+        return blocks
 
     @cached_property
     def _unfolded(self) -> Tensor:
@@ -394,12 +419,22 @@ class Online:
         )
 
     @property
-    def coarse(self) -> "Online":
-        """The same in the first functions alone, see `PointwisePhysics`."""
-        root = self.data_root
-        embedding = self.physics.embedding[: root.shape[3], : self.physics.coarse.energy.shape[1]]
-        normal = embedding.T @ self.data_normal @ embedding
-        return replace(self, physics=self.physics.coarse, data_root=root @ embedding, data_normal=normal)
+    def leading(self) -> "Online":
+        """The same in the first functions alone, see `PointwisePhysics`: the data's roots are triangular then."""
+        width = self.physics.leading.energy.shape[1]
+        return replace(
+            self,
+            physics=self.physics.leading,
+            data_root=self.data_root[:, :, :width, :width].contiguous(),
+            data_normal=self.data_normal[:, :, :width, :width].contiguous(),
+            data_target=self.data_target[:, :, :width].contiguous(),
+            data_rest=self.data_rest + self.data_target[:, :, width:].square().sum(2),
+        )
+
+    def widened(self, unknowns: Tensor) -> Tensor:
+        """(B, N) those of fewer leading functions, of which the others have no part."""
+        by_field = unknowns.unflatten(1, (self.fields, -1))
+        return torch.nn.functional.pad(by_field, (0, self.data_root.shape[3] - by_field.shape[2])).flatten(1)
 
     def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
@@ -413,17 +448,38 @@ class Online:
 @lru_cache(maxsize=4)
 def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     """Equation and conditions of a basis as small forms, once per basis."""
-    problem, fields = basis.problem, len(basis.problem.fields)
-    features = basis.feature_map(basis.quadrature.points, problem.system.indices)
-    root = basis.quadrature.weights.double().sqrt()
+    system = basis.problem.system
+    features, root = _at_quadrature(basis)
     weighted = {index: values * root[:, None] for index, values in features.items()}
-    energy = energy_coordinates(weighted, problem.domain, 1e-14)
-    coordinates = torch.block_diag(*[energy] * fields)
+    energy = energy_coordinates(weighted, basis.problem.domain, 1e-14)
+    if system.affine is None:
+        return _pointwise(basis, _nested(energy) if basis.record.leading else energy)
+    common = _common(basis, energy)
+    factor = compact(residual_factor(basis.problem, features, basis.quadrature, common["coordinates"]))
+    return AffinePhysics(**common, factor=factor)
+
+
+def _at_quadrature(basis: Basis) -> tuple[Mapping[MultiIndex, Tensor], Tensor]:
+    """For each derivative (n, K) the functions at the points of the quadrature, and (n,) the roots of its weights."""
+    features = basis.feature_map(basis.quadrature.points, basis.problem.system.indices)
+    return features, basis.quadrature.weights.double().sqrt()
+
+
+def _nested(energy: Tensor) -> Tensor:
+    """The coordinates (K, K) turned so that the first ones are combinations of the first functions alone."""
+    _, triangular = torch.linalg.qr(energy.flip(0).T, mode="r")
+    return triangular.T.flip(0, 1)
+
+
+def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
+    """What equations of every kind have, see `Physics`."""
+    problem = basis.problem
+    coordinates = torch.block_diag(*[energy] * len(problem.fields))
     given = conditions(problem, _CONDITION_POINTS, torch.float64)
     rows = given.rows(basis.feature_map(given.points, given.indices)) @ coordinates
     same = ~given.selection.any(dim=1)
     _, triangular = torch.linalg.qr(torch.cat([rows[same], given.fixed[same, None]], dim=1), mode="r")
-    common = {
+    return {
         "system": problem.system,
         "coordinates": coordinates,
         "condition_rows": triangular[:, :-1],
@@ -432,24 +488,22 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
         "initial_selection": given.selection[~same],
         "determined": not problem.free_initial,
     }
-    if problem.system.affine is not None:
-        factor = compact(residual_factor(problem, features, basis.quadrature, coordinates))
-        return AffinePhysics(**common, factor=factor)
-    reduced = {index: values @ energy for index, values in features.items()}
-    coarse, embedding = None, None
-    if basis.record.functions > _COARSE:
-        coarse = reduce_physics(basis.leading(_COARSE))
-        width = coarse.features[()].shape[1]
-        narrow = coarse.coordinates[:_COARSE, :width]
-        own = torch.linalg.lstsq(energy, torch.nn.functional.pad(narrow, (0, 0, 0, len(energy) - _COARSE))).solution
-        embedding = torch.block_diag(*[own] * fields)
+
+
+def _pointwise(basis: Basis, energy: Tensor) -> PointwisePhysics:
+    """Equations at points in the coordinates `energy` (K, r), and those of the leading functions."""
+    features, root = _at_quadrature(basis)
+    leading = None
+    if basis.record.leading:
+        functions = max(basis.record.leading)
+        leading = _pointwise(basis.leading(functions), energy[:functions, :functions])
     return PointwisePhysics(
-        **common,
+        **_common(basis, energy),
         points=basis.quadrature.points.double().unbind(1),
         root=root,
-        features=reduced,
-        coarse=coarse,
-        embedding=embedding,
+        features={index: values @ energy for index, values in features.items()},
+        accuracy=basis.record.accuracy,
+        leading=leading,
     )
 
 

@@ -57,7 +57,7 @@ SOLVERS = {
 Solver = GaussNewtonSettings | FreeForm | Library | AdamSettings | TermNetworkSettings
 _PUBLISHED = (AdamSettings, TermNetworkSettings)
 # queries, those of equations taken at points, and points after padding, that are held at once
-_BATCH, _BATCH_POINTS, _BATCH_ENTRIES = 5000, 1_000_000, 10_000_000
+_BATCH, _BATCH_POINTS, _BATCH_ENTRIES = 5000, 1_000_000, 40_000_000
 _SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 _BATCH_SHARED = 50  # queries from which on threads share them
 _TERM_POINTS = 100  # of each coordinate, at which terms without a formula are taken
@@ -156,17 +156,17 @@ def _gauss_newton(
 ) -> Solution:
     """Estimates of a batch, found on the device that the equations are on."""
     device = physics.coordinates.device
-    basis, accuracy = basis.on(device), basis.record.accuracy
+    basis = basis.on(device)
     # on the CPU tensors are made anyway, and the context would cost as much as small operations
     with nullcontext() if device.type == "cpu" else device:
         cells, by_query = _noise(basis, batch, noise_std)
         features = None if features is None else features.to(device)
         online = assemble(basis, physics, batch, cells, features)
         if isinstance(physics, AffinePhysics):
-            solution = gauss_newton(online, accuracy, settings, by_query)
+            solution = gauss_newton(online, basis.record.accuracy, settings, by_query)
         else:
             optional = None if optional is None else optional.to(device)
-            solution = joint_gauss_newton(online, accuracy, settings, by_query, optional)
+            solution = joint_gauss_newton(online, settings, by_query, optional)
     return solution.to("cpu")
 
 

@@ -4,12 +4,12 @@ The equation is weak at first, as a smooth fit of the data and then a few functi
 the search never has to follow a narrow curved valley from afar.
 """
 
+import threading
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ipbasis.basis.artefact import Accuracy
 from ipbasis.inverse.assemble import Online, PointwisePhysics, chunks
 from ipbasis.inverse.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
 from ipbasis.inverse.rows import gather, select
@@ -27,12 +27,15 @@ _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gau
 _RISES = 2  # steps in a row that may rise
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _RESCALED = 0.7  # of the logarithm of a noise, that a query may be off whose estimate does not depend on the level
-_CALM = 0.03  # change of estimates in error bars, and of error bars, at which the level no longer matters
+_MATTERS = 0.2  # the same, from which on more functions are worth it
+_CALM = 0.06  # change of estimates in error bars, and of error bars, at which the level no longer matters
 _MET = 3.0  # times the usual residual, up to which the equation counts as met
+_CLEAR = 10.0  # times the error of few functions, from which on noise hides it
 _FIRST_LEVEL = 4.0  # times the usual residual, to start from with all functions
+_NEXT = 0.1  # factor on the level from few functions to more
 _FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
-_AT_ONCE = 2**22  # entries of the normal matrices that are formed at once
+_AT_ONCE = 2**21  # entries of the normal matrices that are formed at once
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -152,6 +155,21 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     return _with_gradients(online, state)
 
 
+_memory = threading.local()
+
+
+def _scratch(name: str, like: Tensor, queries: int, size: int) -> Tensor:
+    """(queries, size, size) of any values: the same memory whenever a thread asks for it by this name.
+
+    Matrices of a whole batch in fresh memory would cost as much in page faults as the arithmetic on them.
+    """
+    entries, held = queries * size**2, vars(_memory).get(name)
+    if held is None or len(held) < entries or held.device != like.device:
+        held = like.new_empty(entries)
+        setattr(_memory, name, held)
+    return held[:entries].view(queries, size, size)
+
+
 class _Factorised:
     """Normal matrices (N + P, N + P) of the linearised problems of a batch by Cholesky, written and read by rows.
 
@@ -163,12 +181,12 @@ class _Factorised:
 
     def __init__(self, state: _State):
         queries, self.size = state.gradient_data.shape
-        self.factor = state.unknowns.new_empty(queries, self.size, self.size).mT  # lower triangles, column by column
+        self.factor = _scratch("factor", state.unknowns, queries, self.size).mT  # lower triangles, column by column
         self.held = torch.zeros_like(state.gradient_data, dtype=torch.bool)  # parameters at a bound: they take no step
         self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
         self.sound = torch.zeros_like(self.exact)  # positive definite
         at_once = next(chunks(queries, self.size, _AT_ONCE)).stop
-        self.room = self.factor.new_empty(at_once, self.size, self.size)  # for normal matrices
+        self.room = _scratch("normal", state.unknowns, at_once, self.size)  # for normal matrices
         # the partials that it was made of
         self.by_jet, self.by_parameter = torch.empty_like(state.by_jet), torch.empty_like(state.by_parameter)
 
@@ -194,7 +212,11 @@ class _Factorised:
                 if stuck.any():
                     matrices.masked_fill_(stuck[:, None] | stuck[..., None], 0.0)
                 diagonal = matrices.diagonal(dim1=1, dim2=2)
-                diagonal.mul_(1 + extra[block][part, None]).masked_fill_(diagonal <= 0, 1.0)
+                # unknowns of a field are damped alike: whatever combinations of functions they stand for
+                unit = diagonal.clone()
+                for field in range(online.fields):
+                    unit[:, online.physics.own(field)] = diagonal[:, online.physics.own(field)].mean(1, keepdim=True)
+                diagonal.add_(extra[block][part, None] * unit).masked_fill_(diagonal <= 0, 1.0)
                 factor, faults = torch.linalg.cholesky_ex(matrices)
                 self.factor.mT[at[part]], self.sound[at[part]] = factor.mT, faults == 0
 
@@ -485,6 +507,7 @@ class _Found:
         evidence: (B,) minus twice its logarithm, less a constant.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing.
+        leaves: (B,) whether more functions would change the estimate.
     """
 
     end: _Posterior
@@ -494,6 +517,28 @@ class _Found:
     evidence: Tensor
     iterations: Tensor
     converged: Tensor
+    leaves: Tensor
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What the functions can reach, for each query (B,).
+
+    Args:
+        std: smallest noise that makes sense.
+        level: smallest level of the residual that does.
+        residual: usual residual of a solution.
+    """
+
+    std: Tensor
+    level: Tensor
+    residual: Tensor
+
+    @classmethod
+    def of(cls, online: Online) -> "_Limits":
+        """Those of the functions of a batch."""
+        accuracy, size = online.physics.accuracy, online.amplitude
+        return cls(accuracy.floor * size, accuracy.level * size, accuracy.residual * size)
 
 
 @dataclass(frozen=True)
@@ -520,10 +565,10 @@ def _fit(
     online: Online,
     state: _State,
     first: _Variances,
-    floors: tuple[Tensor | None, Tensor],
-    usual: Tensor,
     settings: GaussNewtonSettings,
-    rounds: int = _ROUNDS,
+    noise_given: bool,
+    last: bool = True,
+    once: bool = False,
 ) -> _Found:
     """Search and both variances in turn, only those queries again whose variances still move.
 
@@ -531,11 +576,12 @@ def _fit(
         online: the batch.
         state: where to start.
         first: variances to start with.
-        floors: (B,) smallest noise, None if the noise is given, and smallest level.
-        usual: (B,) residual of a solution in the basis.
         settings: of the solver.
-        rounds: variances to try at most.
+        noise_given: whether the noise is.
+        last: whether no more functions follow; if some do, queries whose estimates they would change are left to them.
+        once: whether to leave to them all but the queries that are at rest at once.
     """
+    limits = _Limits.of(online)
     width, queries = online.size, len(online)
     size = (state.by_jet.square().sum((1, 2, 3)) + state.by_parameter.square().sum((1, 2, 3))).sqrt()
     stiffest = STIFFEST * online.data_size / size
@@ -543,7 +589,7 @@ def _fit(
     rows, rose = torch.arange(queries), torch.zeros(queries, dtype=torch.bool)
     iterations = torch.zeros(queries, dtype=torch.long)
     ended: list[tuple[Tensor, _Found]] = []
-    for number in range(rounds):
+    for number in range(_ROUNDS):
         part, final = online.select(rows), width**0.5 / level
         if settings.physics_weight is not None:
             final = torch.full_like(final, settings.physics_weight**0.5)
@@ -553,11 +599,11 @@ def _fit(
         counts, rest, used = part.counts.sum(1), part.data_rest.sum(1), end.used.sum(1)
         freedom = counts - used
         updated, asked = std, level
-        if floors[0] is not None:
-            updated = ((end.data + rest) / freedom.clamp_min(1.0)).sqrt().maximum(floors[0][rows])
+        if not noise_given:
+            updated = ((end.data + rest) / freedom.clamp_min(1.0)).sqrt().maximum(limits.std[rows])
         if settings.physics_weight is None:
             taken = (used - part.free.sum(1)).clamp_min(1.0)
-            asked = (end.physics * width / taken).sqrt().maximum(floors[1][rows])
+            asked = (end.physics * width / taken).sqrt().maximum(limits.level[rows])
         pull = (asked / level).log()
         objective = end.objective + rest * weights.data.square()
         evidence = objective + end.determinant
@@ -567,15 +613,22 @@ def _fit(
         best = torch.where(worse, best, torch.stack([evidence, std, level]))
         # far above the level sought the evidence asks for a small part of the way
         falls = ~rose & (pull < 0)
-        lower = torch.where(falls, level * _FALL, asked).maximum(floors[1][rows])
-        calm = (end.depends < _CALM).all(1) & (end.physics.sqrt() < _MET * usual[rows])
-        moved = ((pull.abs() > _LEVEL_CHANGE) | (falls & (level > floors[1][rows]))) & ~calm
+        lower = torch.where(falls, level * _FALL, asked).maximum(limits.level[rows])
+        falls &= level > limits.level[rows]
+        sure = end.physics.sqrt() < _MET * limits.residual[rows]
+        if not last:
+            sure &= updated > _CLEAR * limits.std[rows]
+        calm = sure & (end.depends < _CALM).all(1)
+        leaves = torch.zeros_like(calm)
+        if not last:
+            leaves = ~(sure & (end.depends < _MATTERS).all(1)) & ~(falls & ~worse) | (once & ~calm)
+        moved = ((pull.abs() > _LEVEL_CHANGE) | falls) & ~calm
         # both variances by one factor: the same estimate, larger or smaller error bars
         factor = updated / std
         noisier = factor.log().abs() > _NOISE_CHANGE
         rescaled = noisier & calm & (factor.log().abs() < _RESCALED) & (not part.priors.informative)
         moved |= (noisier & ~rescaled) | worse
-        done = ~moved | (number == rounds - 1)
+        done = ~moved | (number == _ROUNDS - 1) | leaves
         factor = torch.where(rescaled & done, factor, 1.0)
         squared = factor.square()
         found = _Found(
@@ -590,6 +643,7 @@ def _fit(
             evidence=evidence,
             iterations=iterations[rows],
             converged=settled & end.sound,
+            leaves=leaves,
         )
         ended.append((rows[done], select(found, done)))
         rows = rows[~done]
@@ -602,18 +656,24 @@ def _fit(
     return gather(ended)
 
 
-def _solution(online: Online, found: _Found, usual: Tensor) -> Solution:
-    """The outcome as that of a solver."""
+def _solution(online: Online, found: _Found, whole: Online) -> Solution:
+    """The outcome as that of a solver, without iterations and the covariances of the unknowns.
+
+    Args:
+        online: the batch, in the first functions or all.
+        found: its outcome.
+        whole: in all functions.
+    """
     end, rest = found.end, online.data_rest.sum(1)
     return Solution(
         parameters=end.parameters,
         covariance=end.covariance,
-        readouts=end.unknowns @ online.physics.coordinates.T,
-        covariances=end.covariances,
+        readouts=whole.widened(end.unknowns) @ whole.physics.coordinates.T,
+        covariances=end.covariances[:, :, :0, :0],
         used=end.used,
         noise_std=1 / found.weights.data,
         objective=found.objective,
-        physics=end.physics / usual.square(),
+        physics=end.physics / _Limits.of(online).residual.square(),
         misfit=end.data + rest,
         freedom=found.freedom,
         free_misfit=rest,
@@ -623,12 +683,44 @@ def _solution(online: Online, found: _Found, usual: Tensor) -> Solution:
     )
 
 
+def _first(online: Online, noise_std: Tensor | None) -> tuple[_State, _Variances]:
+    """Where a search starts without a guess."""
+    limits, smoothed = _Limits.of(online), smooth(online, noise_std)
+    state = _linearise(online, smoothed.mean, _start(online, smoothed))
+    # From a weak equation to a strong one: the other way round the search would be slow until the level rose. Where
+    # the observations outnumber the readouts the misfit tells a level that is too low, and the way may be short.
+    level = state.physics.sqrt() * torch.where(online.free_freedom > 0, _FALL, 1.0)
+    return state, _Variances.untried(smoothed.noise_std.maximum(limits.std), level.maximum(limits.level))
+
+
+def _next(online: Online, found: _Found, noise_std: Tensor | None, whole: _Limits) -> tuple[_State, _Variances]:
+    """Where a search goes on with more functions, after one with fewer of them."""
+    limits, unknowns = _Limits.of(online), found.end.unknowns
+    std, level = 1 / found.weights.data, unknowns.shape[1] ** 0.5 / found.weights.physics
+    tried = torch.stack([found.evidence, std, level])
+    std = std if noise_std is None else noise_std
+    enough = online.free_freedom > 0
+    fine, weak = _FIRST_LEVEL * whole.residual, _FIRST_LEVEL * limits.residual
+    level = torch.where(enough, torch.minimum(level, (level * _NEXT).clamp(fine, weak)), level)
+    state = _linearise(online, online.widened(unknowns), found.end.parameters)
+    return state, _Variances(std.maximum(limits.std), level.maximum(limits.level), tried)
+
+
+def _without_useless(
+    online: Online, found: _Found, optional: Tensor, settings: GaussNewtonSettings, noise_given: bool
+) -> tuple[Online, _Found]:
+    """The optional parameters that the data do not ask for set to zero, and the others fitted again."""
+    may = optional & online.known.isnan()
+    dropped = _prune(found.end.parameters, found.end.covariance, may, online.counts.sum(1).log())
+    online = replace(online, known=torch.where(dropped, 0.0, online.known))
+    state = _linearise(online, found.end.unknowns, torch.where(dropped, 0.0, found.end.parameters))
+    first = _Variances.untried(1 / found.weights.data, online.size**0.5 / found.weights.physics)
+    again = _fit(online, state, first, settings, noise_given)
+    return online, replace(again, iterations=again.iterations + found.iterations)
+
+
 def joint_gauss_newton(
-    online: Online,
-    accuracy: Accuracy,
-    settings: GaussNewtonSettings,
-    noise_std: Tensor | None,
-    optional: Tensor | None = None,
+    online: Online, settings: GaussNewtonSettings, noise_std: Tensor | None, optional: Tensor | None = None
 ) -> Solution:
     """Estimates of all queries of a batch, the equations taken at points.
 
@@ -637,48 +729,40 @@ def joint_gauss_newton(
     the query's own data asks for it (outside the trained range the basis is less accurate).
 
     The first functions of the basis are searched first: a cheap problem, whose solution is near enough for the steps
-    of Gauss and Newton to converge with all functions and an equation as strong as the basis can meet it.
+    of Gauss and Newton to converge with more functions and an equation as strong as they can meet it. More functions
+    are for the queries alone whose estimates still depend on how well the equation is met.
 
     Reference: MacKay, Neural Computation 4 (1992) 415, for both variances.
 
     Args:
         online: the batch.
-        accuracy: of the basis: smallest level of the residual and smallest noise that make sense.
         settings: of the solver.
         noise_std: (B,) standard deviation of the errors in units of the data weights, basis error included;
             None to estimate it.
         optional: (P,) true for parameters that are set to zero where the data do not ask for them.
     """
-    floor = accuracy.floor * online.amplitude
-    floors = (floor if noise_std is None else None, accuracy.level * online.amplitude)
-    usual = accuracy.residual * online.amplitude
+    stages, given = [online], noise_std is not None
     # with few functions the many terms of a library fit anything
-    part = online if online.physics.coarse is None or optional is not None else online.coarse
-    smoothed = smooth(part, noise_std)
-    std = smoothed.noise_std if noise_std is not None else torch.maximum(smoothed.noise_std, floor)
-    state = _linearise(part, smoothed.mean, _start(part, smoothed))
-    # From a weak equation to a strong one: the other way round the search would be slow until the level rose. Where
-    # the observations outnumber the readouts the misfit tells a level that is too low, and the way may be short.
-    enough = online.free_freedom > 0
-    level = state.physics.sqrt() * torch.where(enough, _FALL, 1.0)
-    first = _Variances.untried(std, level.maximum(floors[1]))
-    width = part.size
-    found = _fit(part, state, first, floors, usual, settings, _ROUNDS if part is online else 1)
-    if part is not online:
-        coarse, width = found, online.size
-        std, level = 1 / coarse.weights.data, part.size**0.5 / coarse.weights.physics
-        below = torch.where(enough, torch.minimum(level, _FIRST_LEVEL * usual), level).maximum(floors[1])
-        first = _Variances(std, below, torch.stack([coarse.evidence, std, level]))
-        unknowns = coarse.end.unknowns @ online.physics.embedding.T
-        state = _linearise(online, unknowns, coarse.end.parameters)
-        found = _fit(online, state, first, floors, usual, settings)
-        found = replace(found, iterations=found.iterations + coarse.iterations)
-    if optional is not None:
-        may = optional & online.known.isnan()
-        dropped = _prune(found.end.parameters, found.end.covariance, may, online.counts.sum(1).log())
-        online = replace(online, known=torch.where(dropped, 0.0, online.known))
-        state = _linearise(online, found.end.unknowns, torch.where(dropped, 0.0, found.end.parameters))
-        std, level = 1 / found.weights.data, width**0.5 / found.weights.physics
-        again = _fit(online, state, _Variances.untried(std, level), floors, usual, settings)
-        found = replace(again, iterations=again.iterations + found.iterations)
-    return _solution(online, found, usual)
+    while optional is None and stages[0].physics.leading is not None:
+        stages.insert(0, stages[0].leading)
+    state, first = _first(stages[0], noise_std)
+    rows, ended, width = torch.arange(len(online)), [], online.data_root.shape[3]
+    iterations = torch.zeros_like(rows)
+    covariances = state.unknowns.new_zeros(len(online), online.fields, width, width)
+    for number, stage in enumerate(stages, start=1):
+        last, part = number == len(stages), stage.select(rows)
+        found = _fit(part, state, first, settings, given, last, once=number == 1 and not last)
+        if optional is not None:
+            part, found = _without_useless(part, found, optional, settings, given)
+        iterations[rows] += found.iterations
+        done = ~found.leaves
+        if done.any():
+            ended.append((rows[done], _solution(part.select(done), select(found, done), online)))
+            own = part.data_root.shape[3]
+            covariances[rows[done], :, :own, :own] = found.end.covariances[done]
+        rows, found = rows[~done], select(found, ~done)
+        if not len(rows):
+            break
+        noise = noise_std[rows] if given else None
+        state, first = _next(stages[number].select(rows), found, noise, select(_Limits.of(online), rows))
+    return replace(gather(ended), covariances=covariances, iterations=iterations)

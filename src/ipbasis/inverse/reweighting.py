@@ -174,7 +174,7 @@ def fit_in_rounds(
         std = solution.noise_std[:, None, None].expand_as(values)
         if lost.any():
             part = _with_first_noise(batch.select(lost.numpy()))
-            solution = put(solution, lost, solve(part, of(lost)))
+            put(solution, lost, solve(part, of(lost)))
             std = std.clone()
             std[lost] = _total(basis, part)
     else:
@@ -184,7 +184,9 @@ def fit_in_rounds(
         elif batch.std is None:
             first = _with_first_noise(batch)
         solution, std, lost = solve(first, features), _total(basis, first), torch.ones(len(values)) > 0
-    used = _Round(values, std, std, fit_once(batch, solution).noise_std, torch.zeros(len(values)) > 0, solution.misfit)
+    fit = fit_once(batch, solution)
+    separate, misfit = torch.zeros(len(values)) > 0, solution.misfit.clone()
+    used = _Round(values.clone(), std.clone(), std.clone(), fit.noise_std.clone(), separate, misfit)
     fitted = _fitted(features, solution)
     following = _round(basis, batch, errors, fitted, solution.used, used.separate)
     rows = torch.arange(len(values))[lost | following.separate]
@@ -196,9 +198,10 @@ def fit_in_rounds(
         again = solve(own.batch(part), of(rows))
         now = _fitted(of(rows), again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
-        solution, used = put(solution, rows, again), put(used, rows, own)
+        put(solution, rows, again)
+        put(used, rows, own)
         fitted[rows] = now
-        following = put(following, rows, _round(basis, part, errors, now, again.used, own.separate))
+        put(following, rows, _round(basis, part, errors, now, again.used, own.separate))
         observed = torch.as_tensor(part.observed)
         moved = ((now - seen) / own.std).square().mul(observed).sum((1, 2)).sqrt()
         error = again.used.sum(1).sqrt()

@@ -43,12 +43,10 @@ def gather(parts: Sequence[tuple[Tensor, T]]) -> T:
     return joined([part for _, part in parts])
 
 
-def put(whole: T, rows: Tensor, part: T) -> T:
-    """The whole with the queries `rows` replaced by those of a part."""
-    copies = {field.name: getattr(whole, field.name).clone() for field in fields(whole)}
-    for name, copy in copies.items():
-        copy[rows] = getattr(part, name)
-    return type(whole)(**copies)
+def put(whole: T, rows: Tensor, part: T) -> None:
+    """Replace the queries `rows` of the whole, in place, by those of a part."""
+    for field in fields(whole):
+        getattr(whole, field.name)[rows] = getattr(part, field.name)
 
 
 def merge(old: T, new: T, moved: Tensor) -> T:

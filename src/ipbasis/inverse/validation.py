@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from math import log
 
 import numpy as np
 import torch
@@ -18,11 +19,15 @@ from ipbasis.basis.network import Trunk, TrunkSettings
 from ipbasis.basis.operators import Operators, conditions
 from ipbasis.basis.quadrature import equispaced, gauss_legendre
 from ipbasis.basis.training import Validator
+from ipbasis.equations import MultiIndex
 from ipbasis.inverse.adam import AdamReadouts, AdamSettings, QuadraticForms
 from ipbasis.inverse.estimate import estimate
 from ipbasis.observations import long_table
 from ipbasis.problem import Declared, Problem, Tasks
 from ipbasis.reference.solutions import solutions
+
+_FEWEST = 30  # functions that will do for a first search
+_MORE = 1.7  # times as many in the next
 
 
 class ValidationSettings(Declared):
@@ -79,21 +84,35 @@ def build_basis(
         else:
             transform = compress(problem, trunk, quadrature, forward, compression)
 
-    def features(points: Tensor, indices) -> Mapping:
-        return {index: values.double() @ transform for index, values in trunk(points, indices).items()}
+    def accuracy(functions: int) -> Accuracy:
+        """That of the first functions alone."""
 
-    accuracy = measure_accuracy(problem, features, quadrature, forward, tasks, truth)
+        def leading(points: Tensor, indices: tuple[MultiIndex, ...]) -> Mapping[MultiIndex, Tensor]:
+            raw = trunk(points, indices)
+            return {index: values.double() @ transform[:, :functions] for index, values in raw.items()}
+
+        return measure_accuracy(problem, leading, quadrature, forward, tasks, truth)
+
+    functions = transform.shape[1]
+    stages = [] if compression is None or problem.system.affine is not None else _stages(functions)
     dtype = str(trunk.domain.dtype).removeprefix("torch.")
     described = Record(
         problem=problem,
         trunk=trunk_settings.model_copy(update={"dtype": dtype}),
-        functions=transform.shape[1],
+        functions=functions,
         quadrature_points=quadrature_points,
-        accuracy=accuracy,
+        accuracy=accuracy(functions),
+        leading={stage: accuracy(stage) for stage in stages},
         versions=versions(),
         **record,
     )
     return Basis(trunk, transform, described)
+
+
+def _stages(functions: int) -> list[int]:
+    """Numbers of leading functions that a nonlinear search begins with, none where there are few functions."""
+    count = int(log(max(1.0, functions / _FEWEST)) / log(_MORE))
+    return [round(functions / _MORE**power) for power in range(count, 0, -1)]
 
 
 def _fingerprint(*arrays: np.ndarray) -> str:
