@@ -161,6 +161,18 @@ def test_the_first_functions_are_the_first_unknowns(online, lotka_volterra_basis
     assert small.record.quadrature_points < lotka_volterra_basis.record.quadrature_points
 
 
+def test_noise_of_each_cell_is_told_from_the_error_of_the_basis_in_any_unit(lotka_volterra_basis):
+    """The same noise given as one number and by cell, beside values of any size."""
+    table, _, std = simulated(lotka_volterra_basis.problem, 1, noise=5)
+    as_number = estimate(lotka_volterra_basis, table, noise_std=float(std[0])).table
+    by_cell = estimate(lotka_volterra_basis, table.assign(x_std=std[0], y_std=std[0])).table
+    assert by_cell[NAMES].to_numpy() == pytest.approx(as_number[NAMES].to_numpy(), rel=1e-3)
+    (batch,) = check_observations(table, lotka_volterra_basis.problem).batches(1)
+    physics, noise = reduce_physics(lotka_volterra_basis), torch.full(batch.values.shape, std[0], dtype=torch.float64)
+    plain, cells = (assemble(lotka_volterra_basis, physics, batch, given) for given in (None, noise))
+    assert (joint._Limits.of(cells).std * std[0]).item() == pytest.approx(joint._Limits.of(plain).std.item())
+
+
 def test_few_functions_serve_where_their_residual_does_not_matter(lotka_volterra_basis, monkeypatch):
     """Beside much noise some queries end with few functions, a small part of an error bar from where all lead."""
     table, _, _ = simulated(lotka_volterra_basis.problem, 30, noise=20)

@@ -315,6 +315,7 @@ class Online:
         data_rest: (B, F) part of the misfit that no readout can remove.
         counts: (B, F) observed values.
         amplitude: (B,) root mean square of the observed values.
+        weight: (B,) root mean square of their weights.
         known: (B, P) given values of parameters, NaN for those to estimate.
         initial: (B, free initial values) given ones, NaN for those that the data are to tell.
         gives_initial: whether any query of the whole batch gives one.
@@ -329,6 +330,7 @@ class Online:
     data_rest: Tensor
     counts: Tensor
     amplitude: Tensor
+    weight: Tensor
     known: Tensor
     initial: Tensor
     gives_initial: bool
@@ -416,6 +418,7 @@ class Online:
             data_normal=self.data_normal * factor.square()[:, None, None, None],
             data_target=self.data_target * factor[:, None, None],
             data_rest=self.data_rest * factor.square()[:, None],
+            weight=self.weight * factor,
         )
 
     @property
@@ -439,7 +442,7 @@ class Online:
     def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
         rows = numbers(rows)
-        own = ["data_target", "data_rest", "counts", "amplitude", "known", "initial"]
+        own = ["data_target", "data_rest", "counts", "amplitude", "weight", "known", "initial"]
         if len(self.data_root) > 1:
             own += ["data_root", "data_normal"]
         return replace(self, **{name: getattr(self, name)[rows] for name in own})
@@ -584,6 +587,7 @@ def assemble(
         data_rest=rest,
         counts=observed.sum(1),
         amplitude=amplitude(batch),
+        weight=(weights.square().sum((1, 2)) / observed.sum((1, 2)).clamp_min(1)).sqrt(),
         known=torch.as_tensor(batch.known),
         initial=torch.as_tensor(batch.initial),
         gives_initial=bool(np.isfinite(batch.initial).any()),

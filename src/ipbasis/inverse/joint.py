@@ -525,7 +525,7 @@ class _Limits:
     """What the functions can reach, for each query (B,).
 
     Args:
-        std: smallest noise that makes sense.
+        std: smallest noise that makes sense, in units of the data weights.
         level: smallest level of the residual that does.
         residual: usual residual of a solution.
     """
@@ -538,7 +538,7 @@ class _Limits:
     def of(cls, online: Online) -> "_Limits":
         """Those of the functions of a batch."""
         accuracy, size = online.physics.accuracy, online.amplitude
-        return cls(accuracy.floor * size, accuracy.level * size, accuracy.residual * size)
+        return cls(accuracy.floor * size * online.weight, accuracy.level * size, accuracy.residual * size)
 
 
 @dataclass(frozen=True)
