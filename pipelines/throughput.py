@@ -32,7 +32,7 @@ def seconds_of(call: Callable[[], object], at_least: float) -> float:
 
 
 def rows(settings: Settings, name: str, layout: str, number: int) -> Iterator[dict]:
-    """Rows of one problem, layout and number of observations: one for each batch size.
+    """Rows of one problem, layout and number of observations: one for each batch size, as far as time allows.
 
     Ours is timed from the checked table in memory to the table of estimates; least squares, query by query, from
     the arrays of each. Both errors are of the same few queries: the median over these and their parameters of the
@@ -62,9 +62,13 @@ def rows(settings: Settings, name: str, layout: str, number: int) -> Iterator[di
     # the first call of a process prepares the basis
     own = error(estimate(basis, first(len(few))).table[names].to_numpy())
     slow = float(np.mean([fit.seconds for fit in fits]))
+    per_query = 0.0
     for batch in size["batches"]:
+        if batch * per_query > settings["longest"]:
+            break
         observations = first(batch)
         seconds = seconds_of(lambda observations=observations: estimate(basis, observations), settings["seconds"])
+        per_query = seconds / batch
         yield {
             "problem": name,
             "layout": layout,
@@ -73,7 +77,7 @@ def rows(settings: Settings, name: str, layout: str, number: int) -> Iterator[di
             "batch": batch,
             "threads": settings["threads"],
             "queries_per_second": batch / seconds,
-            "seconds_per_query": seconds / batch,
+            "seconds_per_query": per_query,
             "least_squares_seconds": slow,
             "times_faster": slow * batch / seconds,
             "error_over_cramer_rao": own,
