@@ -234,7 +234,7 @@ def test_what_depends_on_the_level_moves_with_it(online):
         state = start
         for factor in (1, 100):
             weights = Weights(noise, width**0.5 * factor / (level * problem.amplitude))
-            end, _, settled = joint._search(problem, state, weights, 100)
+            end, _, settled = joint._search(problem, state, weights, 40)
             assert settled.all()
             found.append(end)
             state = joint._linearise(problem, end.unknowns, end.parameters)
