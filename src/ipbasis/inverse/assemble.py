@@ -266,7 +266,7 @@ class PointwisePhysics(Physics):
             elif sum(products) != 0:
                 constant.setdefault((jets[i].field, jets[j].field), []).append((i, j, float(sum(products))))
         count = sum(map(len, varying.values()))
-        most = _PAIRS * len(by_jet) * (len(self.coordinates) // len(self.energy)) ** 2
+        most = _PAIRS * len(by_jet) * len(self.system.notation.fields) ** 2
         if count > most or count * len(self.root) * width**2 > _PRODUCTS:
             return None
         blocks = {}
@@ -452,11 +452,11 @@ class Online:
 def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     """Equation and conditions of a basis as small forms, once per basis."""
     system = basis.problem.system
-    features, root = _at_quadrature(basis)
+    at_quadrature = features, root = _at_quadrature(basis)
     weighted = {index: values * root[:, None] for index, values in features.items()}
     energy = energy_coordinates(weighted, basis.problem.domain, 1e-14)
     if system.affine is None:
-        return _pointwise(basis, _nested(energy) if basis.record.leading else energy)
+        return _pointwise(basis, _nested(energy) if basis.record.leading else energy, at_quadrature)
     common = _common(basis, energy)
     factor = compact(residual_factor(basis.problem, features, basis.quadrature, common["coordinates"]))
     return AffinePhysics(**common, factor=factor)
@@ -493,13 +493,22 @@ def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
     }
 
 
-def _pointwise(basis: Basis, energy: Tensor) -> PointwisePhysics:
-    """Equations at points in the coordinates `energy` (K, r), and those of the leading functions."""
-    features, root = _at_quadrature(basis)
+def _pointwise(
+    basis: Basis, energy: Tensor, at_quadrature: tuple[Mapping[MultiIndex, Tensor], Tensor]
+) -> PointwisePhysics:
+    """Equations at points in the coordinates `energy` (K, r), and those of the leading functions.
+
+    Args:
+        basis: the functions.
+        energy: the coordinates.
+        at_quadrature: from `_at_quadrature`.
+    """
+    features, root = at_quadrature
     leading = None
     if basis.record.leading:
         functions = max(basis.record.leading)
-        leading = _pointwise(basis.leading(functions), energy[:functions, :functions])
+        fewer = basis.leading(functions)
+        leading = _pointwise(fewer, energy[:functions, :functions], _at_quadrature(fewer))
     return PointwisePhysics(
         **_common(basis, energy),
         points=basis.quadrature.points.double().unbind(1),

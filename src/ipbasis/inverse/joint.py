@@ -741,7 +741,7 @@ def joint_gauss_newton(
             None to estimate it.
         optional: (P,) true for parameters that are set to zero where the data do not ask for them.
     """
-    stages, given = [online], noise_std is not None
+    stages, given, limits = [online], noise_std is not None, _Limits.of(online)
     # with few functions the many terms of a library fit anything
     while optional is None and stages[0].physics.leading is not None:
         stages.insert(0, stages[0].leading)
@@ -764,5 +764,5 @@ def joint_gauss_newton(
         if not len(rows):
             break
         noise = noise_std[rows] if given else None
-        state, first = _next(stages[number].select(rows), found, noise, select(_Limits.of(online), rows))
+        state, first = _next(stages[number].select(rows), found, noise, select(limits, rows))
     return replace(gather(ended), covariances=covariances, iterations=iterations)
