@@ -26,7 +26,7 @@ def quantum_estimates(quantum_oscillator):
     basis = Basis(trunk, torch.eye(9, dtype=torch.float64), record)
     columns = {"query": ["a", "b"], "k": [1.0, 2.0], "k_std": 0.1, "k_low": 0.8, "k_high": 1.2, "status": "ok"}
     readouts = np.random.default_rng(0).normal(size=(2, 2, 9))
-    return Estimates(pd.DataFrame(columns), basis, readouts, None, None, np.full((2, 1, 1), np.nan), np.full(2, np.inf))
+    return Estimates(pd.DataFrame(columns), basis, readouts, (), None, np.full((2, 1, 1), np.nan), np.full(2, np.inf))
 
 
 def test_the_picture_of_two_coordinates_shows_fit_observations_and_what_is_left(quantum_estimates):

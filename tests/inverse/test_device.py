@@ -1,6 +1,7 @@
 """The search on another device: nothing of it may stay behind on the CPU, tried without such a device."""
 
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ class Elsewhere(torch.Tensor):
     @classmethod
     def __torch_function__(cls, function, types, arguments=(), options=None):
         tensors = [leaf for leaf in tree_leaves((arguments, options or {})) if isinstance(leaf, torch.Tensor)]
+        if function is torch.Tensor.cpu:
+            return arguments[0].as_subclass(torch.Tensor)
         if function is torch.Tensor.numpy:
             raise TypeError("numpy() of a tensor that is not on the CPU")
         if any(not isinstance(tensor, Elsewhere) and tensor.ndim for tensor in tensors):
@@ -86,10 +89,10 @@ def test_nothing_of_the_search_stays_on_the_cpu(name, layout, given, request):
         std = torch.as_tensor(np.full_like(batch.values, 0.01)) if given else None
         noise = torch.ones(6, dtype=torch.float64) if given else None
         physics = reduce_physics(basis)
-        online = assemble(basis, physics, batch, std)
+        assembled = partial(assemble, basis, batch=batch, std=std)
         if isinstance(physics, AffinePhysics):
-            return gauss_newton(online, basis.record.accuracy, settings, noise)
-        return joint_gauss_newton(online, settings, noise)
+            return gauss_newton(assembled(physics), basis.record.accuracy, settings, noise)
+        return joint_gauss_newton(assembled, physics, settings, noise)
 
     here = found(basis)
     vars(joint._memory).clear()  # scratch memory of the CPU

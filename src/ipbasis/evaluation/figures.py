@@ -41,7 +41,7 @@ def _single(estimates: Estimates, row: int) -> Estimates:
         estimates,
         table=estimates.table.iloc[[row]],
         readouts=estimates.readouts[[row]],
-        covariances=None if covariances is None else covariances[[row]],
+        batches=() if covariances is None else ((np.zeros(1, dtype=int), covariances[[row]]),),
         freedom=estimates.freedom[[row]],
     )
 

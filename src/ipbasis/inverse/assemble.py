@@ -168,7 +168,8 @@ class PointwisePhysics(Physics):
         features: for each derivative (n, r), in the coordinates of the unknowns of one field.
         accuracy: of the functions.
         leading: the same in the span of the first functions alone, where there are many: a cheap problem to search
-            first. Its unknowns are the first ones of each field. None where there are few functions.
+            first. Its unknowns are the first ones of each field, and the roots of its data the leading blocks. None
+            where there are few functions.
     """
 
     points: tuple[Tensor, ...]
@@ -181,6 +182,11 @@ class PointwisePhysics(Physics):
         """(B, n) values of the fields and derivatives that the equations hold, for unknowns (B, N)."""
         by_field = unknowns.unflatten(1, (-1, self.features[()].shape[1]))
         return [by_field[:, jet.field] @ self.features[jet.index].T for jet in self.system.jets]
+
+    def widened(self, unknowns: Tensor) -> Tensor:
+        """(B, N) those of fewer leading functions, of which the others have no part."""
+        by_field = unknowns.unflatten(1, (len(self.system.notation.fields), -1))
+        return torch.nn.functional.pad(by_field, (0, self.energy.shape[1] - by_field.shape[2])).flatten(1)
 
     def at(self, basis: Basis, points: Tensor) -> "PointwisePhysics":
         """The same equations at other points (n, d), all of equal weight."""
@@ -421,24 +427,6 @@ class Online:
             weight=self.weight * factor,
         )
 
-    @property
-    def leading(self) -> "Online":
-        """The same in the first functions alone, see `PointwisePhysics`: the data's roots are triangular then."""
-        width = self.physics.leading.energy.shape[1]
-        return replace(
-            self,
-            physics=self.physics.leading,
-            data_root=self.data_root[:, :, :width, :width].contiguous(),
-            data_normal=self.data_normal[:, :, :width, :width].contiguous(),
-            data_target=self.data_target[:, :, :width].contiguous(),
-            data_rest=self.data_rest + self.data_target[:, :, width:].square().sum(2),
-        )
-
-    def widened(self, unknowns: Tensor) -> Tensor:
-        """(B, N) those of fewer leading functions, of which the others have no part."""
-        by_field = unknowns.unflatten(1, (self.fields, -1))
-        return torch.nn.functional.pad(by_field, (0, self.data_root.shape[3] - by_field.shape[2])).flatten(1)
-
     def select(self, rows: Tensor | slice) -> "Online":
         """The queries in `rows`."""
         rows = numbers(rows)
@@ -559,34 +547,47 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         return (triangular * by_field[:, None, None])[None], target, rest
     queries, count, width = len(values), *features.shape[1:]
     height = min(count, width)
-    roots, targets, rests = [], [], []
-    for own in values.split(values.shape[2] if alike else 1, dim=2):
-        both = torch.cat([features.expand(queries, -1, -1), own], dim=2) * weights[..., len(roots), None]
-        _, triangular = torch.linalg.qr(both, mode="r")
-        roots.append(triangular[:, :height, :width])
-        targets.append(triangular[:, :height, width:].mT)
-        rests.append(triangular[:, height:, width:].square().sum(1))
-    return torch.stack(roots, dim=1), torch.cat(targets, dim=1), torch.cat(rests, dim=1)
+    features, fields = features.expand(queries, -1, -1), values.shape[2]
+    root = values.new_empty(queries, 1 if alike else fields, height, width)
+    target, rest = values.new_empty(queries, fields, height), values.new_empty(queries, fields)
+    for number in range(root.shape[1]):
+        own = slice(None) if alike else slice(number, number + 1)
+        for part in chunks(queries, max(count, width)):
+            both = torch.cat([features[part], values[part, :, own]], dim=2) * weights[part, :, number, None]
+            _, triangular = torch.linalg.qr(both, mode="r")
+            root[part, number] = triangular[:, :height, :width]
+            target[part, own] = triangular[:, :height, width:].mT
+            rest[part, own] = triangular[:, height:, width:].square().sum(1)
+    return root, target, rest
 
 
 def assemble(
-    basis: Basis, physics: Physics, batch: Batch, std: Tensor | None, features: Tensor | None = None
+    basis: Basis,
+    physics: Physics,
+    batch: Batch,
+    std: Tensor | None,
+    features: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> Online:
     """The online problem of a batch.
 
     Args:
         basis: the functions.
-        physics: from `reduce_physics`, once per basis.
+        physics: from `reduce_physics`, once per basis, or that of the leading functions.
         batch: the observations.
         std: (B, n, F) standard deviation of each observation's error, the basis error included; None to
             weight all alike.
         features: from `observed_features`, if they are at hand.
+        rows: the queries, None for all.
     """
     features = observed_features(basis, batch) if features is None else features
+    if rows is not None:
+        batch, std = batch.select(rows.cpu().numpy()), None if std is None else std[rows]
+        features = features if len(features) == 1 else features[rows]
     observed = torch.as_tensor(batch.observed)
     values = torch.as_tensor(batch.values)
     weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)
-    root, target, rest = data_forms(features, values, weights)
+    root, target, rest = data_forms(features[..., : len(physics.energy)], values, weights)
     root = root @ physics.energy
     return Online(
         physics=physics,

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,15 @@ from ipbasis.basis.artefact import Basis
 from ipbasis.basis.quadrature import equispaced
 from ipbasis.errors import InputError
 from ipbasis.inverse.adam import AdamSettings, adam, quadratic_forms
-from ipbasis.inverse.assemble import AffinePhysics, Physics, PointwisePhysics, amplitude, assemble, reduce_physics
+from ipbasis.inverse.assemble import (
+    AffinePhysics,
+    Physics,
+    PointwisePhysics,
+    amplitude,
+    assemble,
+    observed_features,
+    reduce_physics,
+)
 from ipbasis.inverse.checks import Evidence, judge
 from ipbasis.inverse.gauss_newton import GaussNewtonSettings, gauss_newton
 from ipbasis.inverse.intervals import correlations, half_widths, intervals
@@ -73,9 +82,9 @@ class Estimates:
             ``status, message``, and ``<field>_noise_std`` where the problem has several fields.
         basis: the basis used.
         readouts: (queries, F, K).
-        covariances: (queries, F, r, r) of each field's readouts in r combinations of the functions, or None if the
-            solver gives none.
-        combinations: (K, r), takes those to the readouts; None likewise.
+        batches: of each batch its rows in the table and (rows, F, r, r) covariances of each field's readouts in r
+            combinations of the functions.
+        combinations: (K, r), takes those to the readouts; None if the solver gives no error bars.
         correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
             parameters and where the solver gives no error bars.
         freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
@@ -85,11 +94,22 @@ class Estimates:
     table: pd.DataFrame
     basis: Basis
     readouts: np.ndarray
-    covariances: np.ndarray | None
+    batches: tuple[tuple[np.ndarray, np.ndarray], ...]
     combinations: np.ndarray | None
     correlation: np.ndarray
     freedom: np.ndarray
     found: tuple[tuple[np.ndarray, Terms], ...] = ()
+
+    @cached_property
+    def covariances(self) -> np.ndarray | None:
+        """(queries, F, r, r) those of `batches`, large and so put together on demand; None if the solver gives none."""
+        if self.combinations is None:
+            return None
+        fields, width = self.readouts.shape[1], self.combinations.shape[1]
+        values = np.full((len(self.table), fields, width, width), np.nan)
+        for rows, part in self.batches:
+            values[rows] = part
+        return values
 
     @property
     def readout_covariance(self) -> np.ndarray | None:
@@ -160,13 +180,13 @@ def _gauss_newton(
     # on the CPU tensors are made anyway, and the context would cost as much as small operations
     with nullcontext() if device.type == "cpu" else device:
         cells, by_query = _noise(basis, batch, noise_std)
-        features = None if features is None else features.to(device)
-        online = assemble(basis, physics, batch, cells, features)
+        features = observed_features(basis, batch) if features is None else features.to(device)
+        assembled = partial(assemble, basis, batch=batch, std=cells, features=features)
         if isinstance(physics, AffinePhysics):
-            solution = gauss_newton(online, basis.record.accuracy, settings, by_query)
+            solution = gauss_newton(assembled(physics), basis.record.accuracy, settings, by_query)
         else:
             optional = None if optional is None else optional.to(device)
-            solution = joint_gauss_newton(online, settings, by_query, optional)
+            solution = joint_gauss_newton(assembled, physics, settings, by_query, optional)
     return solution.to("cpu")
 
 
@@ -646,18 +666,19 @@ def estimate(
     given = noise_std is not None or f"{basis.problem.fields[0]}_std" in observations.table
     tables: list[pd.DataFrame] = []
     readouts: list[Tensor] = []
-    covariances: list[Tensor] = []
+    covariances: list[tuple[np.ndarray, np.ndarray]] = []
     correlation: list[Tensor] = []
     freedom: list[Tensor] = []
     found: list[tuple[np.ndarray, Terms]] = []
     rows, done = np.flatnonzero(observations.usable), 0
     with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
         for table, fit, terms in estimator.batches(observations):
+            own = rows[done : done + len(table)]
             if basis.problem.unknown_terms:
-                found.append((rows[done : done + len(table)], terms))
+                found.append((own, terms))
             tables.append(table)
             readouts.append(fit.solution.readouts)
-            covariances.append(fit.solution.covariances)
+            covariances.append((own, fit.solution.covariances.numpy()))
             correlation.append(torch.tensor(correlations(fit.solution.covariance.numpy())))
             freedom.append(torch.full_like(fit.solution.freedom, torch.inf) if given else fit.solution.freedom)
             done += len(table)
@@ -670,7 +691,7 @@ def estimate(
         estimator.whole(tables, observations),
         basis,
         _whole(readouts, observations.usable, unknowns).reshape(-1, *shape),
-        None if energy is None else _whole(covariances, observations.usable, shape[0], *energy.shape[1:] * 2),
+        tuple(covariances),
         energy,
         _whole(correlation, observations.usable, len(basis.problem.parameters), len(basis.problem.parameters)),
         _whole(freedom, observations.usable),

@@ -4,7 +4,9 @@ The equation is weak at first, as a smooth fit of the data and then a few functi
 the search never has to follow a narrow curved valley from afar.
 """
 
+import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,16 +28,15 @@ _LAST_GAIN = 1.0  # decrease by a step, of quadratic convergence, after which th
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
 _RISES = 2  # steps in a row that may rise
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
-_RESCALED = 0.7  # of the logarithm of a noise, that a query may be off whose estimate does not depend on the level
-_MATTERS = 0.2  # the same, from which on more functions are worth it
-_CALM = 0.06  # change of estimates in error bars, and of error bars, at which the level no longer matters
+_CALM = 0.15  # change of estimates in error bars, and of error bars, at which the level no longer matters
+_MATTERS = 0.3  # the same, from which on more functions are worth it
 _MET = 3.0  # times the usual residual, up to which the equation counts as met
 _CLEAR = 10.0  # times the error of few functions, from which on noise hides it
 _FIRST_LEVEL = 4.0  # times the usual residual, to start from with all functions
 _NEXT = 0.1  # factor on the level from few functions to more
 _FALL = 0.3  # factor on a level until the evidence asks for a higher one
 _LOSS = 1.0  # of evidence, in units of χ², at which a level is given up
-_AT_ONCE = 2**21  # entries of the normal matrices that are formed at once
+_AT_ONCE = 2**23  # entries of the normal matrices that are formed at once
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -158,35 +159,38 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
 _memory = threading.local()
 
 
-def _scratch(name: str, like: Tensor, queries: int, size: int) -> Tensor:
-    """(queries, size, size) of any values: the same memory whenever a thread asks for it by this name.
+def _scratch(name: str, like: Tensor, *shape: int) -> Tensor:
+    """A tensor of any values: the same memory whenever a thread asks for it by this name.
 
     Matrices of a whole batch in fresh memory would cost as much in page faults as the arithmetic on them.
     """
-    entries, held = queries * size**2, vars(_memory).get(name)
+    entries, held = math.prod(shape), vars(_memory).get(name)
     if held is None or len(held) < entries or held.device != like.device:
         held = like.new_empty(entries)
         setattr(_memory, name, held)
-    return held[:entries].view(queries, size, size)
+    return held[:entries].view(shape)
 
 
 class _Factorised:
     """Normal matrices (N + P, N + P) of the linearised problems of a batch by Cholesky, written and read by rows.
 
-    They are large, so they are held in one place.
+    They are large, so they are held in one place, and only until the next search.
 
     Args:
-        state: of the whole batch.
+        online: the whole batch.
+        state: where its search starts.
     """
 
-    def __init__(self, state: _State):
+    def __init__(self, online: Online, state: _State):
         queries, self.size = state.gradient_data.shape
-        self.factor = _scratch("factor", state.unknowns, queries, self.size).mT  # lower triangles, column by column
+        own, like = online.data_root.shape[3], state.unknowns
+        self.factor = _scratch("factor", like, queries, self.size, self.size).mT  # lower triangles, column by column
+        self.covariances = _scratch("covariances", like, queries, online.fields, own, own)  # written by `_posterior`
         self.held = torch.zeros_like(state.gradient_data, dtype=torch.bool)  # parameters at a bound: they take no step
         self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
         self.sound = torch.zeros_like(self.exact)  # positive definite
         at_once = next(chunks(queries, self.size, _AT_ONCE)).stop
-        self.room = _scratch("normal", state.unknowns, at_once, self.size)  # for normal matrices
+        self.room = _scratch("normal", like, at_once, self.size, self.size)  # for normal matrices
         # the partials that it was made of
         self.by_jet, self.by_parameter = torch.empty_like(state.by_jet), torch.empty_like(state.by_parameter)
 
@@ -259,11 +263,10 @@ class _Posterior:
         unknowns, parameters: (B, N) and (B, P).
         objective, data, physics: (B,) see `_State`.
         covariance: (B, P, P) of the parameters, zero for known ones.
-        covariances: (B, F, r, r) of the unknowns of each field.
         determinant: (B,) logarithms of the determinants of the normal matrices.
         used: (B, F) number of each field's observations that the unknowns use up.
         sound: (B,) whether they are positive definite.
-        depends: (B, P) how much of estimate or error bar stands or falls with the level of the residual: the shift in
+        depends: (B,) how much of estimates or error bars stands or falls with the level of the residual: the shift in
             error bars when the equation is met exactly, or half the share of the residual in the variance.
     """
 
@@ -273,7 +276,6 @@ class _Posterior:
     data: Tensor
     physics: Tensor
     covariance: Tensor
-    covariances: Tensor
     determinant: Tensor
     used: Tensor
     sound: Tensor
@@ -281,21 +283,22 @@ class _Posterior:
 
 
 def _posterior(online: Online, state: _State, weights: Weights, solver: _Factorised, rows: Tensor) -> _Posterior:
-    """See `_Posterior`; with the normal matrices `rows` of the solver, made there or near it."""
+    """See `_Posterior`; with the normal matrices `rows` of the solver, made there or near it.
+
+    The covariances (F, r, r) of the unknowns of each field are left in the solver.
+    """
     width, count = online.size, state.parameters.shape[1]
-    own = online.data_root.shape[3]
     damped = ~solver.exact[rows]
     if damped.any():
         here = online.select(damped), select(state, damped), select(weights, damped)
         solver.factorise(*here, rows[damped])
-    covariances = state.unknowns.new_empty(len(online), online.fields, own, own)
     by_parameter = state.unknowns.new_empty(len(online), count, width + count)
     used, determinant = torch.empty_like(online.data_rest), torch.empty_like(weights.data)
     for part in chunks(len(rows), solver.size):
         factor = solver.lower(rows[part])
         inverse = torch.cholesky_inverse(factor)
         some = online.select(part)
-        torch.stack(some.blocks(inverse), dim=1, out=covariances[part])
+        solver.covariances[rows[part]] = torch.stack(some.blocks(inverse), dim=1)
         by_parameter[part], used[part] = inverse[:, width:], some.data_trace(inverse)
         determinant[part] = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
     covariance = by_parameter[..., width:]
@@ -307,6 +310,12 @@ def _posterior(online: Online, state: _State, weights: Weights, solver: _Factori
     # of the variance the part that is not due to data and priors
     share = by_data * online.observed(by_parameter[..., :width]).square().sum(2)
     share = 1 - (share + (covariance * state.slope[:, None]).square().sum(2)) / variance
+    # together: a shift along a narrow valley is small beside the error bars of each
+    std = variance.sqrt()
+    correlation, bars = covariance / (std[:, None] * std[..., None]), shift / std
+    correlation.diagonal(dim1=1, dim2=2).add_(_RIDGE)
+    length = (bars * torch.linalg.solve_ex(correlation, bars)[0]).sum(1).clamp_min(0.0).sqrt()
+    length = torch.maximum(length.nan_to_num(torch.inf), bars.abs().amax(1))
     return _Posterior(
         unknowns=state.unknowns,
         parameters=state.parameters,
@@ -314,11 +323,10 @@ def _posterior(online: Online, state: _State, weights: Weights, solver: _Factori
         data=state.data,
         physics=state.physics,
         covariance=covariance * online.free[:, None] * online.free[..., None],
-        covariances=covariances,
         determinant=determinant,
         used=used * by_data,
         sound=solver.sound[rows],
-        depends=torch.maximum(shift.abs() / variance.sqrt(), share / 2) * online.free,
+        depends=torch.maximum(length, (share / 2 * online.free).amax(1)),
     )
 
 
@@ -344,7 +352,9 @@ class _Path:
     gained: Tensor
 
 
-def _search(online: Online, state: _State, weights: Weights, iterations: int) -> tuple[_Posterior, Tensor, Tensor]:
+def _search(
+    online: Online, state: _State, weights: Weights, iterations: int
+) -> tuple[_Posterior, Tensor, Tensor, Tensor]:
     """Levenberg-Marquardt on unknowns and parameters.
 
     A strong equation makes a curved valley of the objective, where a good step rises before the next one falls:
@@ -358,7 +368,8 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
         iterations: steps at most.
 
     Returns:
-        the end, steps taken (B,), and whether one more step would gain nothing (B,).
+        the end, covariances (B, F, r, r) of the unknowns of each field there, valid until the next search, steps
+        taken (B,), and whether one more step would gain nothing (B,).
 
     Reference: Chamberlain, Powell, Lemarechal & Pedersen, Math. Program. Study 16 (1982) 1.
     """
@@ -378,7 +389,7 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
         gained=torch.zeros_like(lowest),
     )
 
-    solver, fresh = _Factorised(state), ~none
+    solver, fresh = _Factorised(online, state), ~none
     solver.factorise(part, state, weights, active, path.damping)
     for _ in range(iterations):
         gradient = state.gradient(weights)
@@ -435,7 +446,7 @@ def _search(online: Online, state: _State, weights: Weights, iterations: int) ->
         state = _linearise(part, path.unknowns, path.parameters)
         solver.factorise(part, state, weights, active)
         ended.append((active, _posterior(part, state, weights, solver, active)))
-    return gather(ended), steps, settled
+    return gather(ended), solver.covariances, steps, settled
 
 
 def _start(online: Online, smoothed: Smooth) -> Tensor:
@@ -535,9 +546,9 @@ class _Limits:
     residual: Tensor
 
     @classmethod
-    def of(cls, online: Online) -> "_Limits":
-        """Those of the functions of a batch."""
-        accuracy, size = online.physics.accuracy, online.amplitude
+    def of(cls, online: Online, physics: PointwisePhysics) -> "_Limits":
+        """Those of a batch, by the functions in which the equations are given."""
+        accuracy, size = physics.accuracy, online.amplitude
         return cls(accuracy.floor * size * online.weight, accuracy.level * size, accuracy.residual * size)
 
 
@@ -567,6 +578,8 @@ def _fit(
     first: _Variances,
     settings: GaussNewtonSettings,
     noise_given: bool,
+    covariances: Tensor,
+    places: Tensor,
     last: bool = True,
     once: bool = False,
 ) -> _Found:
@@ -578,10 +591,12 @@ def _fit(
         first: variances to start with.
         settings: of the solver.
         noise_given: whether the noise is.
+        covariances: (any, F, r, r) where to write those of the unknowns of each field.
+        places: (B,) the rows there.
         last: whether no more functions follow; if some do, queries whose estimates they would change are left to them.
         once: whether to leave to them all but the queries that are at rest at once.
     """
-    limits = _Limits.of(online)
+    limits = _Limits.of(online, online.physics)
     width, queries = online.size, len(online)
     size = (state.by_jet.square().sum((1, 2, 3)) + state.by_parameter.square().sum((1, 2, 3))).sqrt()
     stiffest = STIFFEST * online.data_size / size
@@ -594,7 +609,7 @@ def _fit(
         if settings.physics_weight is not None:
             final = torch.full_like(final, settings.physics_weight**0.5)
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
-        end, steps, settled = _search(part, state, weights, settings.iterations)
+        end, blocks, steps, settled = _search(part, state, weights, settings.iterations)
         iterations[rows] += steps
         counts, rest, used = part.counts.sum(1), part.data_rest.sum(1), end.used.sum(1)
         freedom = counts - used
@@ -618,25 +633,23 @@ def _fit(
         sure = end.physics.sqrt() < _MET * limits.residual[rows]
         if not last:
             sure &= updated > _CLEAR * limits.std[rows]
-        calm = sure & (end.depends < _CALM).all(1)
+        calm = sure & (end.depends < _CALM)
         leaves = torch.zeros_like(calm)
         if not last:
-            leaves = ~(sure & (end.depends < _MATTERS).all(1)) & ~(falls & ~worse) | (once & ~calm)
+            leaves = ~(sure & (end.depends < _MATTERS)) & ~(falls & ~worse) | (once & ~calm)
         moved = ((pull.abs() > _LEVEL_CHANGE) | falls) & ~calm
         # both variances by one factor: the same estimate, larger or smaller error bars
         factor = updated / std
         noisier = factor.log().abs() > _NOISE_CHANGE
-        rescaled = noisier & calm & (factor.log().abs() < _RESCALED) & (not part.priors.informative)
+        # the level as it was would weigh the equation by this much more or less
+        shift = end.depends * (1 - factor.square().reciprocal()).abs()
+        rescaled = noisier & sure & (shift < _CALM) & (not part.priors.informative)
         moved |= (noisier & ~rescaled) | worse
         done = ~moved | (number == _ROUNDS - 1) | leaves
         factor = torch.where(rescaled & done, factor, 1.0)
         squared = factor.square()
         found = _Found(
-            end=replace(
-                end,
-                covariance=end.covariance * squared[:, None, None],
-                covariances=end.covariances.mul_(squared[:, None, None, None]),
-            ),
+            end=replace(end, covariance=end.covariance * squared[:, None, None]),
             weights=Weights(weights.data / factor, weights.physics / factor),
             objective=objective / squared,
             freedom=freedom,
@@ -646,6 +659,9 @@ def _fit(
             leaves=leaves,
         )
         ended.append((rows[done], select(found, done)))
+        stays = (done & ~leaves).nonzero().squeeze(1)
+        for some in map(stays.__getitem__, chunks(len(stays), online.size)):
+            covariances[places[rows[some]]] = blocks[some] * squared[some, None, None, None]
         rows = rows[~done]
         rose = (rose | (pull > 0) | worse)[~done]
         std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]
@@ -656,24 +672,24 @@ def _fit(
     return gather(ended)
 
 
-def _solution(online: Online, found: _Found, whole: Online) -> Solution:
+def _solution(online: Online, found: _Found, whole: PointwisePhysics) -> Solution:
     """The outcome as that of a solver, without iterations and the covariances of the unknowns.
 
     Args:
         online: the batch, in the first functions or all.
         found: its outcome.
-        whole: in all functions.
+        whole: the equations in all functions.
     """
     end, rest = found.end, online.data_rest.sum(1)
     return Solution(
         parameters=end.parameters,
         covariance=end.covariance,
-        readouts=whole.widened(end.unknowns) @ whole.physics.coordinates.T,
-        covariances=end.covariances[:, :, :0, :0],
+        readouts=whole.widened(end.unknowns) @ whole.coordinates.T,
+        covariances=rest[:, None][:, :0],
         used=end.used,
         noise_std=1 / found.weights.data,
         objective=found.objective,
-        physics=end.physics / _Limits.of(online).residual.square(),
+        physics=end.physics / _Limits.of(online, online.physics).residual.square(),
         misfit=end.data + rest,
         freedom=found.freedom,
         free_misfit=rest,
@@ -685,7 +701,7 @@ def _solution(online: Online, found: _Found, whole: Online) -> Solution:
 
 def _first(online: Online, noise_std: Tensor | None) -> tuple[_State, _Variances]:
     """Where a search starts without a guess."""
-    limits, smoothed = _Limits.of(online), smooth(online, noise_std)
+    limits, smoothed = _Limits.of(online, online.physics), smooth(online, noise_std)
     state = _linearise(online, smoothed.mean, _start(online, smoothed))
     # From a weak equation to a strong one: the other way round the search would be slow until the level rose. Where
     # the observations outnumber the readouts the misfit tells a level that is too low, and the way may be short.
@@ -693,21 +709,29 @@ def _first(online: Online, noise_std: Tensor | None) -> tuple[_State, _Variances
     return state, _Variances.untried(smoothed.noise_std.maximum(limits.std), level.maximum(limits.level))
 
 
-def _next(online: Online, found: _Found, noise_std: Tensor | None, whole: _Limits) -> tuple[_State, _Variances]:
+def _next(
+    online: Online, found: _Found, noise_std: Tensor | None, whole: PointwisePhysics
+) -> tuple[_State, _Variances]:
     """Where a search goes on with more functions, after one with fewer of them."""
-    limits, unknowns = _Limits.of(online), found.end.unknowns
+    limits, unknowns = _Limits.of(online, online.physics), found.end.unknowns
     std, level = 1 / found.weights.data, unknowns.shape[1] ** 0.5 / found.weights.physics
     tried = torch.stack([found.evidence, std, level])
     std = std if noise_std is None else noise_std
     enough = online.free_freedom > 0
-    fine, weak = _FIRST_LEVEL * whole.residual, _FIRST_LEVEL * limits.residual
+    fine, weak = _FIRST_LEVEL * _Limits.of(online, whole).residual, _FIRST_LEVEL * limits.residual
     level = torch.where(enough, torch.minimum(level, (level * _NEXT).clamp(fine, weak)), level)
-    state = _linearise(online, online.widened(unknowns), found.end.parameters)
+    state = _linearise(online, online.physics.widened(unknowns), found.end.parameters)
     return state, _Variances(std.maximum(limits.std), level.maximum(limits.level), tried)
 
 
 def _without_useless(
-    online: Online, found: _Found, optional: Tensor, settings: GaussNewtonSettings, noise_given: bool
+    online: Online,
+    found: _Found,
+    optional: Tensor,
+    settings: GaussNewtonSettings,
+    noise_given: bool,
+    covariances: Tensor,
+    places: Tensor,
 ) -> tuple[Online, _Found]:
     """The optional parameters that the data do not ask for set to zero, and the others fitted again."""
     may = optional & online.known.isnan()
@@ -715,12 +739,16 @@ def _without_useless(
     online = replace(online, known=torch.where(dropped, 0.0, online.known))
     state = _linearise(online, found.end.unknowns, torch.where(dropped, 0.0, found.end.parameters))
     first = _Variances.untried(1 / found.weights.data, online.size**0.5 / found.weights.physics)
-    again = _fit(online, state, first, settings, noise_given)
+    again = _fit(online, state, first, settings, noise_given, covariances, places)
     return online, replace(again, iterations=again.iterations + found.iterations)
 
 
 def joint_gauss_newton(
-    online: Online, settings: GaussNewtonSettings, noise_std: Tensor | None, optional: Tensor | None = None
+    assembled: Callable[..., Online],
+    physics: PointwisePhysics,
+    settings: GaussNewtonSettings,
+    noise_std: Tensor | None,
+    optional: Tensor | None = None,
 ) -> Solution:
     """Estimates of all queries of a batch, the equations taken at points.
 
@@ -735,34 +763,35 @@ def joint_gauss_newton(
     Reference: MacKay, Neural Computation 4 (1992) 415, for both variances.
 
     Args:
-        online: the batch.
+        assembled: the batch, see `assemble`: called with equations in the first functions or all, and ``rows``.
+        physics: the equations in all functions.
         settings: of the solver.
         noise_std: (B,) standard deviation of the errors in units of the data weights, basis error included;
             None to estimate it.
         optional: (P,) true for parameters that are set to zero where the data do not ask for them.
     """
-    stages, given, limits = [online], noise_std is not None, _Limits.of(online)
+    stages, given = [physics], noise_std is not None
     # with few functions the many terms of a library fit anything
-    while optional is None and stages[0].physics.leading is not None:
+    while optional is None and stages[0].leading is not None:
         stages.insert(0, stages[0].leading)
-    state, first = _first(stages[0], noise_std)
-    rows, ended, width = torch.arange(len(online)), [], online.data_root.shape[3]
+    part = assembled(stages[0])
+    state, first = _first(part, noise_std)
+    rows, ended, width = torch.arange(len(part)), [], physics.energy.shape[1]
     iterations = torch.zeros_like(rows)
-    covariances = state.unknowns.new_zeros(len(online), online.fields, width, width)
+    covariances = state.unknowns.new_zeros(len(part), part.fields, width, width)
     for number, stage in enumerate(stages, start=1):
-        last, part = number == len(stages), stage.select(rows)
-        found = _fit(part, state, first, settings, given, last, once=number == 1 and not last)
+        last, own = number == len(stages), stage.energy.shape[1]
+        to = covariances[:, :, :own, :own], rows
+        found = _fit(part, state, first, settings, given, *to, last=last, once=number == 1 and not last)
         if optional is not None:
-            part, found = _without_useless(part, found, optional, settings, given)
+            part, found = _without_useless(part, found, optional, settings, given, *to)
         iterations[rows] += found.iterations
         done = ~found.leaves
         if done.any():
-            ended.append((rows[done], _solution(part.select(done), select(found, done), online)))
-            own = part.data_root.shape[3]
-            covariances[rows[done], :, :own, :own] = found.end.covariances[done]
+            ended.append((rows[done], _solution(part.select(done), select(found, done), physics)))
         rows, found = rows[~done], select(found, ~done)
         if not len(rows):
             break
-        noise = noise_std[rows] if given else None
-        state, first = _next(stages[number].select(rows), found, noise, select(limits, rows))
+        part = assembled(stages[number], rows=rows)
+        state, first = _next(part, found, noise_std[rows] if given else None, physics)
     return replace(gather(ended), covariances=covariances, iterations=iterations)

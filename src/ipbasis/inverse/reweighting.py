@@ -42,7 +42,7 @@ _LEAST_SHARE = 0.1  # of a positive observation, below which a fit is not taken 
 _FIRST_NOISE = 0.2  # relative, to find a first fit
 _LOST = 0.5  # degrees of freedom, below which a fit left nothing to estimate the noise from
 _ROUNDS = 12
-_AT_REST = 0.1  # change of the fit in units of its standard error that calls for no further round
+_AT_REST = 0.1  # relative change of the noise, and of the fit in its standard errors, that calls for no further round
 _SCALE_ROUNDS, _SCALE_SETTLED = 60, 1e-4
 # Fields have noise of one size unless that has less than this probability, or one of them has fewer observations
 _EQUAL_LEVEL, _FEWEST = 0.05, 10
@@ -194,7 +194,7 @@ def fit_in_rounds(
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
             break
-        own, part, seen = select(following, rows), batch.select(rows.numpy()), fitted[rows]
+        own, part, before = select(following, rows), batch.select(rows.numpy()), fitted[rows]
         again = solve(own.batch(part), of(rows))
         now = _fitted(of(rows), again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
@@ -202,11 +202,11 @@ def fit_in_rounds(
         put(used, rows, own)
         fitted[rows] = now
         put(following, rows, _round(basis, part, errors, now, again.used, own.separate))
-        observed = torch.as_tensor(part.observed)
-        moved = ((now - seen) / own.std).square().mul(observed).sum((1, 2)).sqrt()
-        error = again.used.sum(1).sqrt()
-        noise_moved = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1)
-        rows = rows[(moved > _AT_REST * error) | (noise_moved > _AT_REST)]
+        moved = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1)
+        if not errors.ordinary:  # what is fitted depends on the fit itself
+            squares = ((now - before) / own.std).square().mul(torch.as_tensor(part.observed)).sum((1, 2))
+            moved = torch.maximum(moved, (squares / again.used.sum(1)).sqrt())
+        rows = rows[moved > _AT_REST]
     solution.converged[rows] = False
     unit = solution.noise_std.square()
     misfit = following.misfit if noise_given else solution.misfit / unit
