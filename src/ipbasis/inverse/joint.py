@@ -53,8 +53,6 @@ class _State:
         misfit: (B, F R) of the data, what no readout can remove left out.
         conditions, initial: (B, C) and (B, I) residuals of those of all queries and of given initial values.
         distance: (B, P) from the centres of the priors.
-        gradient_data, gradient_physics, gradient_priors: (B, N + P) halves of those of the sums of squares, equations,
-            conditions and initial values taken together as physics.
     """
 
     unknowns: Tensor
@@ -67,9 +65,6 @@ class _State:
     conditions: Tensor
     initial: Tensor
     distance: Tensor
-    gradient_data: Tensor
-    gradient_physics: Tensor
-    gradient_priors: Tensor
 
     @property
     def data(self) -> Tensor:
@@ -87,28 +82,29 @@ class _State:
         squares = weights.data.square() * self.data + weights.physics.square() * self.physics
         return squares + self.distance.square().sum(1)
 
-    def gradient(self, weights: Weights) -> Tensor:
+    def gradient(self, online: Online, weights: Weights) -> Tensor:
         """(B, N + P) half the gradient of the objective."""
-        by_data, by_physics = weights.data.square()[:, None], weights.physics.square()[:, None]
-        return by_data * self.gradient_data + by_physics * self.gradient_physics + self.gradient_priors
+        gradient = _physics_gradient(online, self, self.by_jet, self.by_parameter)
+        gradient *= weights.physics.square()[:, None]
+        by_data = online.observed_adjoint(self.misfit[:, None]).squeeze(1)
+        gradient[:, : online.size].addcmul_(by_data, weights.data.square()[:, None])
+        gradient[:, online.size :] += self.distance * self.slope
+        return gradient
 
     def moved(self, online: Online, step: Tensor) -> "_State":
         """The same linearised problem after a step (B, N + P)."""
         ahead, aside = step.split([online.size, step.shape[1] - online.size], dim=1)
         given, _, counts = online.given_initial
         equations = online.physics.applied(self.by_jet, ahead) + (self.by_parameter * aside[:, None, :, None]).sum(2)
-        return _with_gradients(
-            online,
-            replace(
-                self,
-                unknowns=self.unknowns + ahead,
-                parameters=self.parameters + aside,
-                equations=self.equations + equations,
-                misfit=self.misfit + online.observed(ahead[:, None]).squeeze(1),
-                conditions=self.conditions + ahead @ online.physics.condition_rows.T,
-                initial=self.initial + ahead @ given.T * counts,
-                distance=self.distance + self.slope * aside,
-            ),
+        return replace(
+            self,
+            unknowns=self.unknowns + ahead,
+            parameters=self.parameters + aside,
+            equations=self.equations + equations,
+            misfit=self.misfit + online.observed(ahead[:, None]).squeeze(1),
+            conditions=self.conditions + ahead @ online.physics.condition_rows.T,
+            initial=self.initial + ahead @ given.T * counts,
+            distance=self.distance + self.slope * aside,
         )
 
 
@@ -120,25 +116,12 @@ def _physics_gradient(online: Online, state: _State, by_jet: Tensor, by_paramete
     return torch.cat([by_unknowns, (by_parameter * state.equations[:, :, None]).sum((1, 3))], dim=1)
 
 
-def _with_gradients(online: Online, state: _State) -> _State:
-    """The state with the gradients that belong to its rows."""
-    width, count = online.size, state.parameters.shape[1]
-    by_data = online.observed_adjoint(state.misfit[:, None]).squeeze(1)
-    return replace(
-        state,
-        gradient_data=torch.nn.functional.pad(by_data, (0, count)),
-        gradient_physics=_physics_gradient(online, state, state.by_jet, state.by_parameter),
-        gradient_priors=torch.nn.functional.pad(state.distance * state.slope, (width, 0)),
-    )
-
-
 def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
     """The state at given unknowns and parameters."""
     physics: PointwisePhysics = online.physics
     equations, by_jet, by_parameter = (part * physics.root for part in physics.linearised(unknowns, parameters))
     given, target, counts = online.given_initial
-    none = unknowns.new_empty(len(unknowns), 0)
-    state = _State(
+    return _State(
         unknowns=unknowns,
         parameters=parameters,
         by_jet=by_jet,
@@ -149,11 +132,7 @@ def _linearise(online: Online, unknowns: Tensor, parameters: Tensor) -> _State:
         conditions=unknowns @ physics.condition_rows.T - physics.condition_target,
         initial=(unknowns @ given.T - target) * counts,
         distance=online.priors.residual(parameters) * online.free,
-        gradient_data=none,
-        gradient_physics=none,
-        gradient_priors=none,
     )
-    return _with_gradients(online, state)
 
 
 _memory = threading.local()
@@ -182,11 +161,11 @@ class _Factorised:
     """
 
     def __init__(self, online: Online, state: _State):
-        queries, self.size = state.gradient_data.shape
+        queries, self.size = len(online), online.size + state.parameters.shape[1]
         own, like = online.data_root.shape[3], state.unknowns
         self.factor = _scratch("factor", like, queries, self.size, self.size).mT  # lower triangles, column by column
         self.covariances = _scratch("covariances", like, queries, online.fields, own, own)  # written by `_posterior`
-        self.held = torch.zeros_like(state.gradient_data, dtype=torch.bool)  # parameters at a bound: they take no step
+        self.held = torch.zeros(queries, self.size, dtype=torch.bool)  # parameters at a bound: they take no step
         self.exact = torch.zeros(queries, dtype=torch.bool)  # the normal matrix itself, not damped and nothing held
         self.sound = torch.zeros_like(self.exact)  # positive definite
         at_once = next(chunks(queries, self.size, _AT_ONCE)).stop
@@ -199,9 +178,9 @@ class _Factorised:
     ) -> None:
         """Write the queries `rows`, those of the other arguments: damped (B,) by Levenberg and Marquardt, or not."""
         width = online.size
-        held = torch.zeros_like(state.gradient_data, dtype=torch.bool)
-        if damping is not None:
-            held[:, width:] = online.priors.blocked(state.parameters, state.gradient(weights)[:, width:])
+        held = torch.zeros_like(self.held[rows])
+        if damping is not None and online.priors.reached(state.parameters).any():
+            held[:, width:] = online.priors.blocked(state.parameters, state.gradient(online, weights)[:, width:])
         self.held[rows] = held
         self.exact[rows] = ~held.any(1) & (True if damping is None else damping <= _EXACT)
         self.by_jet[rows], self.by_parameter[rows] = state.by_jet, state.by_parameter
@@ -392,7 +371,7 @@ def _search(
     solver, fresh = _Factorised(online, state), ~none
     solver.factorise(part, state, weights, active, path.damping)
     for _ in range(iterations):
-        gradient = state.gradient(weights)
+        gradient = state.gradient(part, weights)
         step, predicted = solver.step(gradient, active)
         # where steps do not shrink fast the matrix of the one before serves no longer
         stale = ~fresh & (predicted >= (_SHRINKS * path.gained).clamp_max(_LAST_GAIN))

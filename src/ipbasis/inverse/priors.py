@@ -55,6 +55,10 @@ class Priors:
         """Parameters (B, P) moved to the nearest ones within the bounds."""
         return torch.minimum(torch.maximum(parameters, self.low), self.high)
 
+    def reached(self, parameters: Tensor) -> Tensor:
+        """(B, P) true for parameters at a bound."""
+        return (parameters <= self.low) | (parameters >= self.high)
+
     def blocked(self, parameters: Tensor, gradient: Tensor) -> Tensor:
         """(B, P) true where a bound stops the descent along the negative gradient (B, P)."""
         return ((parameters <= self.low) & (gradient > 0)) | ((parameters >= self.high) & (gradient < 0))
