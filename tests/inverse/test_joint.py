@@ -234,7 +234,10 @@ def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, 
 
 
 def test_what_depends_on_the_level_moves_with_it(online):
-    """Raise the weight of the equation by far: what should not move does not, and bars and estimates do otherwise."""
+    """Raise the weight of the equation by far: what should not move does not, and bars and estimates do otherwise.
+
+    A move counts along its own direction: along a narrow valley it is small beside the bar of each parameter.
+    """
     problem, tasks = online
     width = problem.size
     smoothed = smooth(problem, None)
@@ -252,14 +255,37 @@ def test_what_depends_on_the_level_moves_with_it(online):
             state = joint._linearise(problem, end.unknowns, end.parameters)
         loose, strict = found
         bars, after = (end.covariance.diagonal(dim1=1, dim2=2).sqrt() for end in found)
-        shift = (strict.parameters - loose.parameters).abs() / bars
+        shift = strict.parameters - loose.parameters
+        length = (shift * torch.linalg.solve(loose.covariance, shift)).sum(1).sqrt()
+        assert (length >= (shift.abs() / bars).amax(1)).all()
         predicted.append(loose.depends)
-        moved.append(torch.maximum(shift, (after / bars).log().abs()).amax(1))
+        moved.append(torch.maximum(length, (after / bars).log().abs().amax(1)))
     predicted, moved = torch.cat(predicted), torch.cat(moved)
     assert (moved[predicted < 0.03] < 0.1).all()
     assert (predicted < 0.03).any()
     assert (moved[predicted > 0.2] > 0.1).all()
     assert (predicted > 0.2).any()
+
+
+def test_dependence_on_the_level_counts_moves_along_narrow_valleys(online, monkeypatch):
+    """A little more weight of the equation moves the estimates by its part of what is predicted, all together."""
+    monkeypatch.setattr(joint, "_GAIN", 1e-12)
+    monkeypatch.setattr(joint, "_LAST_GAIN", 1e-10)
+    problem, tasks = online
+    smoothed, factor = smooth(problem, None), 1.05
+    state = joint._linearise(problem, smoothed.mean, torch.as_tensor(tasks.parameters))
+    found = []
+    for more in (1, factor):
+        weights = Weights(1 / smoothed.noise_std, problem.size**0.5 * more / (0.005 * problem.amplitude))
+        end, _, _, settled = joint._search(problem, state, weights, 60)
+        assert settled.all()
+        found.append(end)
+        state = joint._linearise(problem, end.unknowns, end.parameters)
+    bars = found[0].covariance.diagonal(dim1=1, dim2=2).sqrt()
+    shift = (found[1].parameters - found[0].parameters) / (1 - factor**-2)
+    length = (shift * torch.linalg.solve(found[0].covariance, shift)).sum(1).sqrt()
+    assert (length > 1.5 * (shift / bars).abs().amax(1)).any()
+    assert (length < 1.15 * found[0].depends).all()
 
 
 def test_pruning_is_backward_elimination_of_the_quadratic_form():
