@@ -25,7 +25,7 @@ from ipbasis.inverse.rows import numbers
 from ipbasis.observations import Batch
 
 _CONDITION_POINTS = 101
-_POINTS_AT_ONCE = 100_000
+_POINTS_AT_ONCE = 20_000
 _IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 _FEW = 24  # queries, for which no large table is read
 _PAIRS, _PRODUCTS = 2, 2**24  # of jets for each equation and pair of fields, and entries of their products, at most
