@@ -206,6 +206,26 @@ def test_few_functions_serve_where_their_residual_does_not_matter(lotka_volterra
     assert np.median(np.abs(moved)) < 0.1
 
 
+def test_doubtful_ends_are_searched_again_and_the_evidence_chooses(online):
+    """The outcome spoiled by hand: replaced where the estimate depends on the level and the evidence is worse."""
+    problem, _ = online
+    settings, rows = GaussNewtonSettings(), torch.arange(5)
+    covariances = torch.zeros(5, 2, *problem.data_normal.shape[2:], dtype=torch.float64)
+    good = joint._fit(problem, *joint._first(problem, None), settings, False, covariances, rows)
+    expected, far = covariances.clone(), torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    worse = torch.tensor([0.0, 100.0, -100.0, 100.0, 100.0], dtype=torch.float64)
+    end = replace(good.end, parameters=good.end.parameters + far[:, None], depends=far)
+    covariances *= 1 + far[:, None, None, None]
+    spoiled = replace(good, end=end, evidence=good.evidence + worse)
+    found = joint._with_second_try(problem, spoiled, settings, None, covariances, rows)
+    replaced = [False, True, False, True, False]
+    moved = (found.end.parameters - good.end.parameters).abs().amax(1)
+    assert (moved < 1e-3).tolist() == [True, True, False, True, True]
+    assert (found.iterations > good.iterations).tolist() == replaced
+    assert torch.allclose(covariances[[0, 1, 3, 4]], expected[[0, 1, 3, 4]], rtol=1e-3)
+    assert torch.equal(covariances[2], 2 * expected[2])
+
+
 @pytest.mark.parametrize("queries", [3, 40])
 @pytest.mark.parametrize("fields", [2, 3])
 def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, fields):

@@ -703,6 +703,41 @@ def _next(
     return state, _Variances(std.maximum(limits.std), level.maximum(limits.level), tried)
 
 
+def _with_second_try(
+    online: Online,
+    found: _Found,
+    settings: GaussNewtonSettings,
+    noise_std: Tensor | None,
+    covariances: Tensor,
+    places: Tensor,
+) -> _Found:
+    """The outcome with all functions, and of another search where it may be a local optimum.
+
+    Few functions can lead astray. Where enough observations tell the level, and yet it stays so high that the
+    estimates depend on it, all functions are searched from the smooth fit too, and the evidence chooses.
+
+    Args:
+        online: the batch in all functions.
+        found: its outcome after a search with fewer.
+        settings: of the solver.
+        noise_std: (B,) as it was given, None if it was estimated.
+        covariances, places: see `_fit`.
+    """
+    doubtful = ((found.end.depends >= _MATTERS) & (online.free_freedom > 0)).nonzero().squeeze(1)
+    if not len(doubtful):
+        return found
+    part, given = online.select(doubtful), noise_std is not None
+    state, first = _first(part, noise_std[doubtful] if given else None)
+    own = torch.empty_like(covariances[places[doubtful]])
+    again = _fit(part, state, first, settings, given, own, torch.arange(len(doubtful)))
+    again = replace(again, iterations=again.iterations + found.iterations[doubtful])
+    better = again.evidence < found.evidence[doubtful] - _LOSS
+    covariances[places[doubtful[better]]] = own[better]
+    stays = torch.ones(len(online), dtype=torch.bool).index_fill(0, doubtful[better], False)
+    rows = torch.arange(len(online))
+    return gather([(rows[stays], select(found, stays)), (doubtful[better], select(again, better))])
+
+
 def _without_useless(
     online: Online,
     found: _Found,
@@ -762,6 +797,8 @@ def joint_gauss_newton(
         last, own = number == len(stages), stage.energy.shape[1]
         to = covariances[:, :, :own, :own], rows
         found = _fit(part, state, first, settings, given, *to, last=last, once=number == 1 and not last)
+        if last and len(stages) > 1:
+            found = _with_second_try(part, found, settings, noise_std[rows] if given else None, *to)
         if optional is not None:
             part, found = _without_useless(part, found, optional, settings, given, *to)
         iterations[rows] += found.iterations
