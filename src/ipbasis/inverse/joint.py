@@ -642,7 +642,7 @@ def _fit(
         for some in map(stays.__getitem__, chunks(len(stays), online.size)):
             covariances[places[rows[some]]] = blocks[some] * squared[some, None, None, None]
         rows = rows[~done]
-        rose = ((rose & noisier) | (pull > 0) | worse)[~done]  # what it asked for beside another noise is forgotten
+        rose = ((rose & noisier) | (pull > 0) | worse)[~done]  # a rise beside another noise tells nothing
         std, level = torch.where(worse, best[1], updated)[~done], torch.where(worse, best[2], lower)[~done]
         if not len(rows):
             break
