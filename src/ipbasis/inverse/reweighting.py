@@ -43,6 +43,7 @@ _FIRST_NOISE = 0.2  # relative, to find a first fit
 _LOST = 0.5  # degrees of freedom, below which a fit left nothing to estimate the noise from
 _ROUNDS = 12
 _AT_REST = 0.1  # relative change of the noise, and of the fit in its standard errors, that calls for no further round
+_ALTERNATES = 0.3  # change of fit or parameters in error bars, by which a nonlinear search may end now here, now there
 _SCALE_ROUNDS, _SCALE_SETTLED = 60, 1e-4
 # Fields have noise of one size unless that has less than this probability, or one of them has fewer observations
 _EQUAL_LEVEL, _FEWEST = 0.05, 10
@@ -190,23 +191,27 @@ def fit_in_rounds(
     fitted = _fitted(features, solution)
     following = _round(basis, batch, errors, fitted, solution.used, used.separate)
     rows = torch.arange(len(values))[lost | following.separate]
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
             break
         own, part, before = select(following, rows), batch.select(rows.numpy()), fitted[rows]
-        again = solve(own.batch(part), of(rows))
+        again, last = solve(own.batch(part), of(rows)), solution.parameters[rows]
         now = _fitted(of(rows), again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
         put(solution, rows, again)
         put(used, rows, own)
         fitted[rows] = now
         put(following, rows, _round(basis, part, errors, now, again.used, own.separate))
-        moved = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1)
+        moves = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1) > _AT_REST
         if not errors.ordinary:  # what is fitted depends on the fit itself
             squares = ((now - before) / own.std).square().mul(torch.as_tensor(part.observed)).sum((1, 2))
-            moved = torch.maximum(moved, (squares / again.used.sum(1)).sqrt())
-        rows = rows[moved > _AT_REST]
+            fit = (squares / again.used.sum(1)).sqrt()
+            if number >= _ROUNDS // 2:  # with few functions, then with more
+                shift = (again.parameters - last).abs() / again.covariance.diagonal(dim1=1, dim2=2).sqrt()
+                fit = torch.minimum(fit, shift.nan_to_num(0.0).amax(1)) * (_AT_REST / _ALTERNATES)
+            moves |= fit > _AT_REST
+        rows = rows[moves]
     solution.converged[rows] = False
     unit = solution.noise_std.square()
     misfit = following.misfit if noise_given else solution.misfit / unit
