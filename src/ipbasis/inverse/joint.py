@@ -178,7 +178,7 @@ class _Factorised:
     ) -> None:
         """Write the queries `rows`, those of the other arguments: damped (B,) by Levenberg and Marquardt, or not."""
         width = online.size
-        held = torch.zeros_like(self.held[rows])
+        held = torch.zeros(len(rows), self.size, dtype=torch.bool)
         if damping is not None and online.priors.reached(state.parameters).any():
             held[:, width:] = online.priors.blocked(state.parameters, state.gradient(online, weights)[:, width:])
         self.held[rows] = held
@@ -639,7 +639,8 @@ def _fit(
         )
         ended.append((rows[done], select(found, done)))
         stays = (done & ~leaves).nonzero().squeeze(1)
-        for some in map(stays.__getitem__, chunks(len(stays), online.size)):
+        for chunk in chunks(len(stays), online.size):
+            some = stays[chunk]
             covariances[places[rows[some]]] = blocks[some] * squared[some, None, None, None]
         rows = rows[~done]
         rose = ((rose & noisier) | (pull > 0) | worse)[~done]  # a rise beside another noise tells nothing
@@ -728,7 +729,7 @@ def _with_second_try(
         return found
     part, given = online.select(doubtful), noise_std is not None
     state, first = _first(part, noise_std[doubtful] if given else None)
-    own = torch.empty_like(covariances[places[doubtful]])
+    own = covariances.new_empty(len(doubtful), *covariances.shape[1:])
     again = _fit(part, state, first, settings, given, own, torch.arange(len(doubtful)))
     again = replace(again, iterations=again.iterations + found.iterations[doubtful])
     better = again.evidence < found.evidence[doubtful] - _LOSS

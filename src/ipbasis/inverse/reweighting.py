@@ -206,11 +206,11 @@ def fit_in_rounds(
         moves = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1) > _AT_REST
         if not errors.ordinary:  # what is fitted depends on the fit itself
             squares = ((now - before) / own.std).square().mul(torch.as_tensor(part.observed)).sum((1, 2))
-            fit = (squares / again.used.sum(1)).sqrt()
+            change = (squares / again.used.sum(1)).sqrt()
             if number >= _ROUNDS // 2:  # with few functions, then with more
                 shift = (again.parameters - last).abs() / again.covariance.diagonal(dim1=1, dim2=2).sqrt()
-                fit = torch.minimum(fit, shift.nan_to_num(0.0).amax(1)) * (_AT_REST / _ALTERNATES)
-            moves |= fit > _AT_REST
+                change = torch.minimum(change, shift.nan_to_num(0.0).amax(1)) * (_AT_REST / _ALTERNATES)
+            moves |= change > _AT_REST
         rows = rows[moves]
     solution.converged[rows] = False
     unit = solution.noise_std.square()
