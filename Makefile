@@ -21,7 +21,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 
 repro: venv
 	. $(BIN)/activate && IPBASIS_PIPELINE_RUN=repro-$$(date +%Y%m%d-%H%M%S)-$$$$ dvc repro
-	$(BIN)/python -m pipelines.readme
+	$(BIN)/python -m pipelines.report.readme
 
 smoke: venv
 	$(BIN)/python -m pipelines.smoke

@@ -11,7 +11,7 @@ from ipbasis.baselines.fit import Fit, Query
 from ipbasis.errors import InputError
 from ipbasis.evaluation.metrics import parameter_errors, term_errors
 from ipbasis.files import replacing_file
-from ipbasis.problem import Problem
+from ipbasis.problem.declaration import Problem
 from ipbasis.reference.terms import true_terms
 from ipbasis.tracking import Tracker
 from pipelines.cells import Cell, Observed, cells, read_cell, tasks_of

@@ -15,8 +15,8 @@ import pandas as pd
 
 from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
-from ipbasis.observations import ObservationSettings, long_table
-from ipbasis.problem import Problem, Tasks
+from ipbasis.observations.simulate import ObservationSettings, long_table
+from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.solutions import TRUTHS
 from pipelines.common import DATA, Settings
 

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ipbasis.basis.artefact import Basis
-from ipbasis.basis.quadrature import equispaced
+from ipbasis.estimates.estimate import SOLVERS, Estimates, estimate
 from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
-from ipbasis.inverse.estimate import SOLVERS, Estimates, estimate
-from ipbasis.observations import Observations, check_observations, long_table
-from ipbasis.problem import Problem
+from ipbasis.features.quadrature import equispaced
+from ipbasis.observations.long_form import Observations, check_observations
+from ipbasis.observations.simulate import long_table
+from ipbasis.offline.artefact import Basis
+from ipbasis.problem.declaration import Problem
 from ipbasis.reference.terms import true_terms
 from pipelines.cells import Cell, Observed, observe, tasks_of
 from pipelines.common import Settings

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ipbasis.basis.artefact import Basis
-from ipbasis.basis.compression import CompressionSettings
-from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.network import TrunkSettings
-from ipbasis.basis.quadrature import gauss_legendre
-from ipbasis.basis.training import Training, TrainingSettings, train
-from ipbasis.inverse.validation import ValidationSettings, build_basis, make_validator
-from ipbasis.problem import Problem
+from ipbasis.features.quadrature import gauss_legendre
+from ipbasis.features.trunk import TrunkSettings
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.build import build_basis
+from ipbasis.offline.compression import CompressionSettings
+from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.training import Training, TrainingSettings, train
+from ipbasis.offline.validation import ValidationSettings
+from ipbasis.problem.declaration import Problem
+from ipbasis.published.validation import make_validator
 from ipbasis.reference.solutions import has_reference, solutions
 from ipbasis.tracking import Tracker
 from pipelines.common import Settings, one_thread

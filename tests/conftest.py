@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ipbasis.basis.artefact import Basis
-from ipbasis.basis.compression import CompressionSettings
-from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.network import Trunk, TrunkSettings
-from ipbasis.basis.quadrature import gauss_legendre
-from ipbasis.inverse.validation import build_basis
-from ipbasis.problem import Problem, problem_directory
+from ipbasis.features.quadrature import gauss_legendre
+from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.build import build_basis
+from ipbasis.offline.compression import CompressionSettings
+from ipbasis.offline.forward import ForwardSettings
+from ipbasis.problem.declaration import Problem, problem_directory
 from ipbasis.reference.ode import integrate
 
 FORWARD = ForwardSettings(condition_weight=100, condition_points=1, rank_tolerance=1e-12)
@@ -31,7 +31,7 @@ def _seeded():
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A directory in the place of the reports."""
-    monkeypatch.setattr("pipelines.outputs.REPORTS", tmp_path)
+    monkeypatch.setattr("pipelines.report.outputs.REPORTS", tmp_path)
     return tmp_path
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ipbasis.cli import main
-from ipbasis.observations import long_table
+from ipbasis.observations.simulate import long_table
 from ipbasis.reference.ode import integrate
 
 

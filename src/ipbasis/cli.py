@@ -9,7 +9,7 @@ import pandas as pd
 
 from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
-from ipbasis.problem import Problem, problem_directory
+from ipbasis.problem.declaration import Problem, problem_directory
 
 _FIX, _BOUNDS = "NAME=VALUE", "NAME=LOW:HIGH, an end may be left open"
 _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
@@ -157,13 +157,13 @@ def fit(
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
-    from ipbasis.basis.artefact import Basis
+    from ipbasis.estimates.estimate import estimate
+    from ipbasis.estimates.stream import Summary, estimate_file, write_estimates
     from ipbasis.evaluation.figures import plot_queries
-    from ipbasis.inverse.estimate import estimate
-    from ipbasis.inverse.stream import Summary, estimate_file, write_estimates
-    from ipbasis.inverse.unknown_terms import Library
-    from ipbasis.observations import read_observations
-    from ipbasis.tables import has_more_rows
+    from ipbasis.observations.long_form import read_observations
+    from ipbasis.observations.readers import has_more_rows
+    from ipbasis.offline.artefact import Basis
+    from ipbasis.search.unknown_terms import Library
 
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
@@ -201,7 +201,7 @@ def fit(
 @click.argument("basis_dir", type=click.Path(path_type=Path))
 def show(basis_dir: Path) -> None:
     """Print what a basis is for and how accurate it is."""
-    from ipbasis.basis.artefact import Basis
+    from ipbasis.offline.artefact import Basis
 
     record = Basis.load(basis_dir).record
     problem, accuracy = record.problem, record.accuracy

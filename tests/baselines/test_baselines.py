@@ -9,9 +9,9 @@ import torch
 
 from ipbasis.baselines.fit import Query, Snapshot, Stopwatch, best_so_far
 from ipbasis.baselines.least_squares import LeastSquaresSettings, _Model, fit_least_squares
-from ipbasis.baselines.pinn import Misfit, Pinn, PinnSettings, TermNetworks, fit_pinn
-from ipbasis.basis.network import TrunkSettings
-from ipbasis.problem import Problem, Tasks, problem_directory
+from ipbasis.features.trunk import TrunkSettings
+from ipbasis.problem.declaration import Problem, Tasks, problem_directory
+from ipbasis.published.pinn import Misfit, Pinn, PinnSettings, TermNetworks, fit_pinn
 from ipbasis.reference.ode import integrate
 from ipbasis.reference.solutions import solutions
 

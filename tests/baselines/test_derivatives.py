@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from ipbasis.basis import one_pass as one_pass_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipbasis.baselines.derivatives import (
@@ -19,8 +20,7 @@ from ipbasis.baselines.derivatives import (
     warm_up,
 )
 from ipbasis.baselines.derivatives import forward as one_pass
-from ipbasis.basis import one_pass as one_pass_module
-from ipbasis.problem import Problem, problem_directory
+from ipbasis.problem.declaration import Problem, problem_directory
 
 SIZE = Size(width=8, depth=3, features=8, points=7, readouts=3)
 

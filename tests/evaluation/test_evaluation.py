@@ -17,7 +17,8 @@ from ipbasis.evaluation.metrics import (
     term_errors,
 )
 from ipbasis.evaluation.tables import combine
-from ipbasis.observations import check_observations, long_table
+from ipbasis.observations.long_form import check_observations
+from ipbasis.observations.simulate import long_table
 from ipbasis.reference.ode import integrate
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ipbasis.basis.artefact import Accuracy, Basis, Record
-from ipbasis.basis.network import Trunk, TrunkSettings
+from ipbasis.estimates.estimate import Estimates
 from ipbasis.evaluation import comparison_figures, figures, solution_figures
 from ipbasis.evaluation.solution_figures import Fitted
-from ipbasis.inverse.estimate import Estimates
+from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.offline.artefact import Accuracy, Basis, Record
 
 
 def legend(figure: Figure) -> list[str]:

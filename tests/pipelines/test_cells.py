@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem
+from ipbasis.problem.declaration import Problem
 from ipbasis.reference.solutions import solutions
 from pipelines.cells import cells, label_keys, observe, shown_cells, shown_queries, simulate, tasks_of
 from pipelines.common import settings_of

@@ -7,14 +7,14 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from ipbasis.baselines.least_squares import LeastSquaresSettings
-from ipbasis.baselines.pinn import PinnSettings
-from ipbasis.basis.compression import CompressionSettings
-from ipbasis.basis.forward import ForwardSettings
-from ipbasis.basis.heads import TrainingSettings
-from ipbasis.basis.network import TrunkSettings
-from ipbasis.inverse.estimate import SOLVERS
-from ipbasis.inverse.validation import ValidationSettings
-from ipbasis.problem import Problem
+from ipbasis.estimates.estimate import SOLVERS
+from ipbasis.features.trunk import TrunkSettings
+from ipbasis.offline.compression import CompressionSettings
+from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.heads import TrainingSettings
+from ipbasis.offline.validation import ValidationSettings
+from ipbasis.problem.declaration import Problem
+from ipbasis.published.pinn import PinnSettings
 from pipelines.cells import cells, observation_settings, shown_cells
 from pipelines.common import methods, settings_of
 from pipelines.smoke import phases as smoke_phases

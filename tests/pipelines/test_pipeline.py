@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipelines.common import ROOT
-from pipelines.readme import EXAMPLES, TABLES, example, replaced
+from pipelines.report.readme import EXAMPLES, TABLES, example, replaced
 from pipelines.smoke import smoke
 
 
@@ -141,7 +141,7 @@ def test_multirun_study_collects_one_table(tmp_path):
     arguments = ["--multirun", "basis.readouts=5,6", "observations.noise=0,1", "profile=smoke", "study.queries=10"]
     sweep = tmp_path / "sweep"
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.study", *arguments, f"hydra.sweep.dir={sweep}"],
+        [sys.executable, "-m", "pipelines.studies.sweep", *arguments, f"hydra.sweep.dir={sweep}"],
         cwd=ROOT,
         env=elsewhere(tmp_path),
         capture_output=True,
@@ -166,7 +166,7 @@ def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
         [
             sys.executable,
             "-m",
-            "pipelines.train",
+            "pipelines.stages.train",
             "profile=smoke",
             "problem.parameters.a1=[2,1]",
             f"hydra.run.dir={tmp_path / 'run'}",

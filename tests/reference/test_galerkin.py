@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.galerkin import discretisation, linear_evolution, solve_linear
 
 A0, P0, Q0 = 4.0, 0.1, -2.0  # 1 / s^2, momentum and position of the quantum oscillator's packet

@@ -5,7 +5,7 @@ import pytest
 from conftest import closed_form
 
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem
+from ipbasis.problem.declaration import Problem
 from ipbasis.reference.ode import integrate
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.sensitivities import linearised_solutions, sensitivities
 
 

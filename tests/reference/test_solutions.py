@@ -6,7 +6,7 @@ from conftest import closed_form
 from scipy.integrate import solve_ivp
 
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks, problem_directory
+from ipbasis.problem.declaration import Problem, Tasks, problem_directory
 from ipbasis.reference import solutions as module
 from ipbasis.reference.solutions import TRUTHS, has_reference, jets, published_solutions, solutions, solutions_or_nan
 

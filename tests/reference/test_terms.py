@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem
+from ipbasis.problem.declaration import Problem
 from ipbasis.reference.ode import integrate
 from ipbasis.reference.terms import term_values, true_terms
 

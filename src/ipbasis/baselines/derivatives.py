@@ -1,7 +1,7 @@
 """Ways to differentiate a network along its inputs, and how long one training step takes with each.
 
 The published recipe differentiates the trunk in reverse mode, one feature after the other; the others are
-what PyTorch offers besides, and the one pass of `ipbasis.basis.one_pass`. All give the same numbers. The bare
+what PyTorch offers besides, and the one pass of `ipbasis.features.one_pass`. All give the same numbers. The bare
 matrix products of that pass tell how far it is from what the processor can do.
 """
 
@@ -16,11 +16,11 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ipbasis.basis.network import Trunk, TrunkSettings
-from ipbasis.basis.one_pass import chunk_sizes
-from ipbasis.basis.taylor import streams
-from ipbasis.equations import MultiIndex
-from ipbasis.problem import Declared, Problem
+from ipbasis.features.one_pass import chunk_sizes
+from ipbasis.features.taylor import streams
+from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.problem.declaration import Declared, Problem
+from ipbasis.problem.equations import MultiIndex
 
 Derivatives = dict[MultiIndex, Tensor]
 Method = Callable[[Trunk, Tensor, tuple[MultiIndex, ...], bool], Derivatives]

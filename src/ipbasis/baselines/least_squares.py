@@ -7,7 +7,7 @@ import scipy.optimize
 from pydantic import PositiveFloat, PositiveInt
 
 from ipbasis.baselines.fit import Fit, Query, Stopwatch
-from ipbasis.problem import Declared, Problem, Tasks
+from ipbasis.problem.declaration import Declared, Problem, Tasks
 from ipbasis.reference.sensitivities import linearised_solutions
 from ipbasis.reference.solutions import solutions
 from ipbasis.reference.terms import term_values

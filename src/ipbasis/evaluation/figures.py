@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ipbasis.estimates.estimate import Estimates
 from ipbasis.files import replacing_file
-from ipbasis.inverse.estimate import Estimates
-from ipbasis.observations import Observations
+from ipbasis.observations.long_form import Observations
 
 mpl.use("Agg")
 

@@ -20,9 +20,9 @@ import numpy as np
 import sympy
 from numpy.polynomial import legendre
 
-from ipbasis.equations import AffineSplit, Equations, Jet
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.problem.equations import AffineSplit, Equations, Jet
 
 MODES = (32, 48, 64, 96, 128, 192, 256)  # numbers of functions, tried in this order until one resolves the solution
 _CHECKED_TIMES = 9

@@ -6,9 +6,9 @@ import numpy as np
 import sympy
 from scipy.integrate import solve_ivp
 
-from ipbasis.equations import Jet
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.problem.equations import Jet
 
 
 class FirstOrderSystem:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.solutions import solutions_or_nan
 
 _STEP = 1e-3  # of an unknown's range: differences are exact to 1e-6, and far above the error of the reference

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from ipbasis.equations import Jet
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.problem.equations import Jet
 from ipbasis.reference.galerkin import linear_evolution, solve_linear
 from ipbasis.reference.ode import first_order_system, integrate_state
 

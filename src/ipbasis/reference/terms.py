@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from ipbasis.equations import Equations
 from ipbasis.errors import InputError
-from ipbasis.problem import Problem, Tasks
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.problem.equations import Equations
 from ipbasis.reference.solutions import solutions
 
 

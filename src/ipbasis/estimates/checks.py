@@ -1,0 +1,178 @@
+"""Status of each estimate: whether it can be trusted, and if not, why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2, f
+
+from ipbasis.problem.declaration import Problem
+
+# Root mean square residual, in units of what the basis reached in validation, above which the equation is not met,
+# unless some of the validation tasks were met no better.
+_WORST_PHYSICS = 20.0
+# Share of false alarms of the tests of the data misfit, and of the test whether the fit explains anything.
+_MISFIT_LEVEL, _NOTHING_LEVEL = 1e-6, 1e-3
+_AT_BOUND = 1e-6  # of a range: closer to a bound is at it
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the status of each query is judged by.
+
+    Args:
+        estimates, std, low, high: (B, P) estimates with standard error and 95 % interval; NaN errors where the
+            solver gives none.
+        known: (B, P) true for given parameters.
+        unknowns: (B,) number of parameters and initial values that neither a value nor a distribution is given for.
+        bounds: (2, P) that the estimates keep to.
+        noise_std: (B,) of the observations.
+        counts, freedom: (B,) number of observations, less the effective number of unknowns.
+        total, misfit: (B,) squared observations, and squared data misfit, in units of the data weights.
+        free_misfit, free_freedom: (B,) the same for readouts fitted to the data alone, without the equation.
+        floor: (B,) root mean square of the errors that the basis itself makes.
+        physics: (B,) root mean square residual in units of what the basis reached.
+        worst_physics: that of the worst validation task.
+        converged: (B,).
+        noise_given: whether the noise was known.
+    """
+
+    estimates: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    known: np.ndarray
+    unknowns: np.ndarray
+    bounds: np.ndarray
+    noise_std: np.ndarray
+    counts: np.ndarray
+    freedom: np.ndarray
+    total: np.ndarray
+    misfit: np.ndarray
+    free_misfit: np.ndarray
+    free_freedom: np.ndarray
+    floor: np.ndarray
+    physics: np.ndarray
+    worst_physics: float
+    converged: np.ndarray
+    noise_given: bool
+
+
+def excess_over_chance(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+    """(B,) how much larger a misfit is than noise of known size allows, as a ratio of root mean squares.
+
+    Args:
+        squares: (B,) squared misfit in units of the noise's variance.
+        freedom: (B,) degrees of freedom.
+    """
+    return np.sqrt(squares / chi2.isf(_MISFIT_LEVEL, np.maximum(freedom, 1)))
+
+
+def _excess(e: Evidence) -> np.ndarray:
+    """(B,) how much larger the misfit is than chance allows, as a ratio of root mean squares; 1 or less is fine.
+
+    Known noise: chi-squared test of the misfit. Unknown noise: F test of the misfit with the equation
+    against the one without, where the observations outnumber the functions; errors up to three times the
+    root mean square of the basis's own are never held against the equation.
+    """
+    freedom = np.maximum(e.freedom, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if e.noise_given:
+            return excess_over_chance(e.misfit / e.noise_std**2, freedom)
+        scatter = np.maximum(e.free_misfit / e.free_freedom, (3 * e.floor) ** 2)
+        between = np.maximum(freedom - e.free_freedom, 1)
+        ratio = (e.misfit - e.free_misfit) / between / scatter
+        excess = np.sqrt(np.maximum(ratio, 0) / f.isf(_MISFIT_LEVEL, between, np.maximum(e.free_freedom, 1)))
+        return np.where(e.free_freedom >= 1, excess, 0.0)
+
+
+def _explains_nothing(e: Evidence) -> np.ndarray:
+    """(B,) whether the fit takes no more of the data than it would of noise: F test against fields of zero."""
+    used = np.maximum(e.counts - e.freedom, 1)
+    freedom = np.maximum(e.freedom, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (e.total - e.misfit) / used / (e.misfit / freedom)
+    return ratio < f.isf(_NOTHING_LEVEL, used, freedom)
+
+
+def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
+    """Status and message of each query; the first that applies of
+
+    ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
+    outside the trained range), ``poor_fit`` (data or equation are not met), ``not_identifiable`` (the data
+    leave a parameter as uncertain as its range, or at a bound), ``failed`` (no convergence), ``ok``.
+
+    Args:
+        problem: gives the ranges.
+        e: the evidence.
+    """
+    names, (lowest, highest) = list(problem.parameters), problem.parameter_ranges.T
+    free = ~e.known
+    close = _AT_BOUND * (highest - lowest)
+    at_bound = free & ((e.estimates <= e.bounds[0] + close) | (e.estimates >= e.bounds[1] - close))
+    excess, limit = _excess(e), max(_WORST_PHYSICS, 2 * e.worst_physics)
+    bars = ~free.any(1) | (free & ~np.isnan(e.std)).any(1)
+    # a uniform distribution over the range has this standard deviation
+    vague = free & ~(e.std <= (highest - lowest) / np.sqrt(12)) & bars[:, None]
+    low, high = (np.where(bars[:, None], end, e.estimates) for end in (e.low, e.high))
+    outside = free & ((low > highest) | (high < lowest))
+
+    def first(marked: np.ndarray, i: int) -> tuple[str, float, int]:
+        j = int(np.flatnonzero(marked[i])[0])
+        return names[j], e.estimates[i, j], j
+
+    def range_left(i: int) -> str:
+        name, value, j = first(outside, i)
+        return f"{name} = {value:.4g} is outside the trained range [{lowest[j]:g}, {highest[j]:g}]"
+
+    def bound_met(i: int) -> str:
+        name, value, _ = first(at_bound, i)
+        return f"the data drive {name} to its bound {value:.4g}"
+
+    def undetermined(i: int) -> str:
+        return f"the data do not determine {', '.join(np.array(names)[vague[i]])} within the trained range"
+
+    cases: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
+        (
+            ~(np.isfinite(e.estimates).all(1) & np.isfinite(e.misfit)),
+            "failed",
+            lambda i: "no finite estimate was found",
+        ),
+        (
+            e.counts < e.unknowns,
+            "not_identifiable",
+            lambda i: f"{e.counts[i]} observations for {e.unknowns[i]} unknowns",
+        ),
+        (
+            (e.freedom < 0.5) & (not e.noise_given),
+            "not_identifiable",
+            lambda i: "too few observations to estimate the noise; give noise_std",
+        ),
+        (outside.any(1), "out_of_range", range_left),
+        (
+            e.physics > limit,
+            "poor_fit",
+            lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
+        ),
+        (
+            excess > 1,
+            "poor_fit",
+            lambda i: f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?",
+        ),
+        (vague.any(1), "not_identifiable", undetermined),
+        (at_bound.any(1), "not_identifiable", bound_met),
+        (
+            _explains_nothing(e) & (not e.noise_given),
+            "poor_fit",
+            lambda i: "the fit explains no more of the data than chance would",
+        ),
+        (~e.converged, "failed", lambda i: "the search did not converge"),
+        (~bars, "ok", lambda i: "the solver gives no error bars"),
+    ]
+    statuses, messages = ["ok"] * len(bars), [""] * len(bars)
+    told = np.zeros(len(bars), dtype=bool)
+    for holds, status, message in cases:
+        for i in np.flatnonzero(holds & ~told):
+            statuses[i], messages[i] = status, message(i)
+        told |= holds
+    return statuses, messages

@@ -1,0 +1,244 @@
+"""The trained basis: what it holds, and how it is kept on disk."""
+
+import json
+import platform
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ipbasis.errors import InputError
+from ipbasis.features.quadrature import Quadrature, gauss_legendre
+from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.files import replacing_file
+from ipbasis.problem.declaration import Declared, Problem
+from ipbasis.problem.equations import MultiIndex
+
+
+class Accuracy(Declared):
+    """How far a basis carries, measured on forward solutions of unseen tasks in the trained ranges.
+
+    Args:
+        residual: root mean square residual, relative to the root mean square of the solution.
+        solution: root mean square error of the solution relative to its own; None without a reference.
+        worst_residual: the largest relative residual among the tasks.
+        median_residual: the median of the relative residual; far below `residual` where few tasks are hard.
+        approximation: root mean square of the smallest relative error that any readouts leave; None without a
+            reference.
+        by_range: for each parameter and each ``initial_<name>`` that has a range, `residual` of the tasks in each
+            quarter of it; None where there are none.
+    """
+
+    residual: PositiveFloat
+    solution: PositiveFloat | None
+    worst_residual: PositiveFloat | None = None
+    median_residual: PositiveFloat | None = None
+    approximation: PositiveFloat | None = None
+    by_range: dict[str, list[PositiveFloat | None]] = {}
+
+    @property
+    def level(self) -> float:
+        """The usual relative residual: where few tasks are hard, they do not count."""
+        return self.median_residual or self.residual
+
+    @property
+    def worst_ratio(self) -> float:
+        """The worst relative residual in units of `residual`."""
+        return (self.worst_residual or self.residual) / self.residual
+
+    @property
+    def floor(self) -> float:
+        """Smallest relative error that a fit can have; without a reference the residual stands for it."""
+        return self.approximation or self.solution or self.residual
+
+
+class Record(Declared):
+    """What ``basis.json`` holds.
+
+    Args:
+        format_version: of the directory.
+        problem: whose solutions the functions span.
+        trunk: size of the network.
+        functions: number K of functions.
+        quadrature_points: points along each coordinate at which residuals are taken.
+        accuracy: of all functions.
+        leading: accuracy of the first functions alone, by their number; those that a nonlinear search begins with.
+        settings: of the training.
+        versions: of what the numbers depend on.
+        figures: of the training.
+    """
+
+    format_version: Literal[1] = 1
+    problem: Problem
+    trunk: TrunkSettings
+    functions: PositiveInt
+    quadrature_points: PositiveInt
+    accuracy: Accuracy
+    leading: dict[PositiveInt, Accuracy] = {}
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    figures: dict[str, float] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """K functions of the coordinates that span the solutions of a problem.
+
+    Args:
+        trunk: the network that gives the raw features.
+        transform: (H + 1, K) float64 combination of the raw features; orthonormal functions, best first.
+        record: the problem and where the basis comes from.
+    """
+
+    trunk: Trunk
+    transform: Tensor
+    record: Record
+
+    @property
+    def problem(self) -> Problem:
+        return self.record.problem
+
+    def on(self, device: torch.device) -> "Basis":
+        """The same on another device, always the same object for it."""
+        if device not in self._elsewhere:
+            self._elsewhere[device] = replace(
+                self, trunk=deepcopy(self.trunk).to(device), transform=self.transform.to(device)
+            )
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, "Basis"]:
+        return {self.transform.device: self}
+
+    def leading(self, functions: int) -> "Basis":
+        """The first functions alone, at as many fewer points; one of the numbers whose accuracy the record holds."""
+        record = self.record
+        share = functions / record.functions
+        update = {
+            "functions": functions,
+            "quadrature_points": ceil(record.quadrature_points * share ** (1 / len(self.problem.coordinates))),
+            "accuracy": record.leading[functions],
+            "leading": {number: accuracy for number, accuracy in record.leading.items() if number < functions},
+        }
+        return replace(self, transform=self.transform[:, :functions], record=record.model_copy(update=update))
+
+    @cached_property
+    def quadrature(self) -> Quadrature:
+        """Points over the domain at which residuals are taken."""
+        dtype = self.trunk.domain.dtype
+        return gauss_legendre(self.problem.domain, self.record.quadrature_points, dtype)
+
+    def feature_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
+        """For each derivative, the (n, K) float64 values of the functions at points (n, d)."""
+        with torch.no_grad():
+            raw = self.trunk(points.to(self.trunk.domain.dtype), indices)
+            return {index: raw[index].double() @ self.transform for index in {(), *indices}}
+
+    def features(self, points: Any, derivative: str = "") -> np.ndarray:
+        """Values of the compressed basis, or of a derivative of it.
+
+        Args:
+            points: (n, d) coordinates in the problem's own units; (n,) if there is one coordinate.
+            derivative: coordinates to differentiate along, such as ``"xx"``; empty for the value.
+
+        Returns:
+            (n, K) float64.
+
+        Raises:
+            InputError: if points or derivative do not fit the problem's coordinates.
+        """
+        points = np.asarray(points, dtype=float)
+        dimension = len(self.problem.coordinates)
+        if points.ndim == 1 and dimension == 1:
+            points = points[:, None]
+        if points.ndim != 2 or points.shape[1] != dimension:
+            raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
+        index = self.problem.notation.index(derivative)
+        return self.feature_map(torch.tensor(points), (index,))[index].numpy()
+
+    def for_problem(self, problem: Problem) -> "Basis":
+        """The same functions for another problem on the same domain, such as other unknowns in the same equation.
+
+        Raises:
+            InputError: if its coordinates or fields are others.
+        """
+        own = self.problem
+        for kind in ("coordinates", "fields"):
+            if getattr(problem, kind) != getattr(own, kind):
+                raise InputError(
+                    f"{problem.name}: a basis of {own.name} has the {kind} {getattr(own, kind)}, "
+                    f"not {getattr(problem, kind)}"
+                )
+        return replace(self, record=self.record.model_copy(update={"problem": problem}))
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``basis.safetensors`` and ``basis.json`` into a directory.
+
+        The record is removed first and written last, so that a directory cut off half-way counts as
+        incomplete.
+
+        Raises:
+            InputError: if the directory cannot be written.
+        """
+        directory = Path(directory)
+        tensors = {"transform": self.transform.contiguous()}
+        tensors |= {f"trunk.{name}": value.detach().contiguous() for name, value in self.trunk.state_dict().items()}
+        try:
+            (directory / "basis.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{directory}: cannot be written ({error.strerror})") from None
+        with replacing_file(directory / "basis.safetensors") as temporary:
+            safetensors.torch.save_file(tensors, temporary)
+        with replacing_file(directory / "basis.json") as temporary:
+            temporary.write_text(self.record.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Basis":
+        """Read a basis.
+
+        Raises:
+            InputError: if the directory is incomplete, damaged or of another format version.
+        """
+        directory = Path(directory)
+        expected = "a basis directory holds basis.safetensors and basis.json"
+        for name in ("basis.json", "basis.safetensors"):
+            if not (directory / name).is_file():
+                raise InputError(f"{directory}: {name} is missing; {expected}")
+        try:
+            values = json.loads((directory / "basis.json").read_text())
+            found = values.get("format_version")
+        except (ValueError, AttributeError):
+            raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
+        expected_version = Record.model_fields["format_version"].default
+        if found != expected_version:
+            raise InputError(f"{directory}: format version {found}; this ipbasis reads version {expected_version}")
+        try:
+            record = Record(**values)
+        except InputError as error:
+            raise InputError(f"{directory / 'basis.json'}: {error}") from None
+        trunk = Trunk(record.problem.domain, record.trunk, torch.Generator())
+        try:
+            tensors = safetensors.torch.load_file(directory / "basis.safetensors")
+            transform = tensors.pop("transform")
+            trunk.load_state_dict({name.removeprefix("trunk."): value for name, value in tensors.items()})
+        except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
+        return cls(trunk.requires_grad_(False), transform, record)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything the numbers depend on."""
+    packages = ("ipbasis", "torch", "numpy", "scipy", "sympy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
