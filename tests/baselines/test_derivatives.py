@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-from ipbasis.basis import one_pass as one_pass_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipbasis.baselines.derivatives import (
@@ -20,6 +19,7 @@ from ipbasis.baselines.derivatives import (
     warm_up,
 )
 from ipbasis.baselines.derivatives import forward as one_pass
+from ipbasis.features import one_pass as one_pass_module
 from ipbasis.problem.declaration import Problem, problem_directory
 
 SIZE = Size(width=8, depth=3, features=8, points=7, readouts=3)

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ipbasis.inverse import gauss_newton as gn
 
 from ipbasis import InputError, estimate
 from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import ObservationSettings, long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.ode import integrate
+from ipbasis.search import gauss_newton as gn
 from ipbasis.search.assemble import assemble, reduce_physics
 from ipbasis.search.gauss_newton import GaussNewtonSettings
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import closed_form
-from ipbasis.inverse import stream
 
 from ipbasis import InputError, estimate
+from ipbasis.estimates import stream
 from ipbasis.estimates.stream import estimate_file
 from ipbasis.observations.long_form import InputWarning
 from ipbasis.observations.simulate import long_table

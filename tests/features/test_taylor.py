@@ -7,9 +7,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pytest
 import torch
-from ipbasis.basis import one_pass
 
 from ipbasis.errors import InputError
+from ipbasis.features import one_pass
 from ipbasis.features.taylor import streams
 from ipbasis.features.trunk import Trunk, TrunkSettings
 

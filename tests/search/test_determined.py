@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from ipbasis.inverse import gauss_newton as gn
 
 from ipbasis import Problem, estimate
 from ipbasis.features.quadrature import gauss_legendre
@@ -15,6 +14,7 @@ from ipbasis.offline.compression import CompressionSettings
 from ipbasis.offline.forward import ForwardSettings
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
+from ipbasis.search import gauss_newton as gn
 from ipbasis.search.assemble import assemble, reduce_physics
 
 SIZE = TrunkSettings(width=40, depth=3, dtype="float64", first_layer_scale=2)

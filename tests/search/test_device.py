@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ipbasis.inverse import joint
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -17,6 +16,7 @@ from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
 from ipbasis.reference.ode import integrate
+from ipbasis.search import joint
 from ipbasis.search.assemble import AffinePhysics, assemble, reduce_physics
 from ipbasis.search.gauss_newton import GaussNewtonSettings, gauss_newton
 from ipbasis.search.joint import joint_gauss_newton

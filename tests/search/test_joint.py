@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from ipbasis.inverse import joint
 
 from ipbasis import estimate
 from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
+from ipbasis.search import joint
 from ipbasis.search.assemble import assemble, reduce_physics
 from ipbasis.search.gauss_newton import GaussNewtonSettings, Weights
 from ipbasis.search.smoothing import smooth
