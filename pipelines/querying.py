@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ipbasis.estimates.estimate import SOLVERS, Estimates, estimate
+from ipbasis.estimates.estimate import estimate
+from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
 from ipbasis.features.quadrature import equispaced
 from ipbasis.observations.long_form import Observations, check_observations
 from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
+from ipbasis.published.solvers import ALL
 from ipbasis.reference.terms import true_terms
 from pipelines.cells import Cell, Observed, observe, tasks_of
 from pipelines.common import Settings
@@ -71,7 +73,7 @@ def query(settings: Settings, basis: Basis, questions: Sequence[Question]) -> li
     """
     torch.set_num_threads(settings["threads"])
     problem = Problem(**settings["problem"])
-    basis, solver = basis.for_problem(problem), SOLVERS[settings["online"]["solver"]](**settings["online"])
+    basis, solver = basis.for_problem(problem), ALL[settings["online"]["solver"]](**settings["online"])
     observed = [observe(settings, q.cell, q.simulated, q.truth) for q in questions]
     parts = [observed] if settings["recipe"]["together"] else [[one] for one in observed]
     answers = []
@@ -115,7 +117,7 @@ def _answer(
         seconds: that a query took.
     """
     cell, problem, scored = question.cell, basis.problem, settings["observations"]["scored"]
-    solver = SOLVERS[settings["online"]["solver"]](**settings["online"])
+    solver = ALL[settings["online"]["solver"]](**settings["online"])
     published = settings["recipe"]["source"] == "paper_recipe"
     own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
     misfit = data_misfit(basis, estimates.readouts[rows], first)
@@ -160,7 +162,7 @@ def _all_draws(
     draws = settings["recipe"]["noise_seeds"] if question.cell.noise and not basis.problem.unknown_terms else 1
     if draws == 1:
         return own, first.truth
-    solver = SOLVERS[settings["online"]["solver"]](**settings["online"])
+    solver = ALL[settings["online"]["solver"]](**settings["online"])
     further = observe(settings, question.cell, question.simulated, question.truth, range(1, draws))
     table = estimate(basis, further.observations, solver).table
     return pd.concat([own, table], ignore_index=True), pd.concat([first.truth, further.truth], ignore_index=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ipbasis.estimates.estimate import Estimates, estimate
+from ipbasis.estimates.estimate import estimate
+from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.metrics import identifiable
 from ipbasis.evaluation.study_figures import plot_accuracy, plot_coverage
 from ipbasis.offline.artefact import Basis

@@ -9,8 +9,9 @@ import torch
 
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses, well_within
-from ipbasis.estimates.estimate import Estimates, estimate
+from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.resimulate import fitted_initial_values
+from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.study_figures import plot_convergence
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions

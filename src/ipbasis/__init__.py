@@ -1,7 +1,8 @@
 """Parameter estimates for differential equations on a trained basis of their solutions."""
 
 from ipbasis.errors import InputError
-from ipbasis.estimates.estimate import Estimates, estimate
+from ipbasis.estimates.estimate import estimate
+from ipbasis.estimates.result import Estimates
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 

@@ -163,7 +163,8 @@ def fit(
     from ipbasis.observations.long_form import read_observations
     from ipbasis.observations.readers import has_more_rows
     from ipbasis.offline.artefact import Basis
-    from ipbasis.search.unknown_terms import Library
+    from ipbasis.published.solvers import PUBLISHED
+    from ipbasis.search.library import Library
 
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
@@ -173,6 +174,8 @@ def fit(
         if solver not in ("gauss_newton", "library"):
             raise InputError(f"--degree and --library are for the solver 'library', not {solver!r}")
         solver = Library(degree=2 if degree is None else degree, expressions=list(library))
+    elif solver in PUBLISHED:
+        solver = PUBLISHED[solver]()
     options = {"solver": solver, "noise_std": _noise_std(noise_std), "noise": noise, "loss": loss, "device": device}
     options |= {"resimulate": resimulate, "polish": polish, "profile": profile, "correlations": correlations}
     if has_more_rows(observations, chunk):

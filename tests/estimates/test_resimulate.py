@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from ipbasis import InputError, estimate
-from ipbasis.estimates.estimate import _gauss_newton
 from ipbasis.estimates.resimulate import Resimulation, fitted_initial_values, resimulate, with_resimulation
 from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import ObservationSettings, long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
-from ipbasis.search.assemble import reduce_physics
-from ipbasis.search.gauss_newton import GaussNewtonSettings
+from ipbasis.search.noise import Errors, Estimated
+from ipbasis.search.solver import GaussNewton
 
 
 def simulated(problem, count, noise, number=60, layout="equispaced", seed=0):
@@ -30,9 +29,13 @@ def simulated(problem, count, noise, number=60, layout="equispaced", seed=0):
 
 
 def solved(basis, table):
-    """The batch and its solution."""
+    """The fit of the only batch."""
     (batch,) = check_observations(table, basis.problem).batches(1000)
-    return batch, _gauss_newton(basis, reduce_physics(basis), batch, GaussNewtonSettings(), None)
+    return GaussNewton().prepare(basis, Errors(), torch.device("cpu")).solve(batch, Estimated())
+
+
+def shifted(fit, parameters):
+    return replace(fit, solution=replace(fit.solution, parameters=parameters))
 
 
 @pytest.mark.parametrize("layout", ["equispaced", "own"])
@@ -68,16 +71,15 @@ def test_errors_of_the_cells_are_the_unit(basis, oscillator):
 
 def test_initial_values_are_those_of_the_fit(basis, oscillator):
     table, tasks, _ = simulated(oscillator, 5, noise=0)
-    _, solution = solved(basis, table)
+    solution = solved(basis, table).solution
     assert fitted_initial_values(basis, solution.readouts) == pytest.approx(tasks.initial, abs=1e-6)
 
 
 def test_estimates_that_do_not_belong_to_the_data_are_told(basis, oscillator):
     table, _, _ = simulated(oscillator, 10, noise=1)
-    batch, solution = solved(basis, table)
-    good = resimulate(basis, batch, solution)
-    shifted = solution.parameters + 0.5 * (torch.arange(10) % 2)[:, None]
-    bad = resimulate(basis, batch, replace(solution, parameters=shifted))
+    fit = solved(basis, table)
+    good = resimulate(basis, fit)
+    bad = resimulate(basis, shifted(fit, fit.solution.parameters + 0.5 * (torch.arange(10) % 2)[:, None]))
     assert (good.excess < 1).all()
     assert (bad.excess[1::2] > 1).all()
     assert bad.excess[::2] == pytest.approx(good.excess[::2], rel=1e-6)
@@ -91,12 +93,12 @@ def test_estimates_that_do_not_belong_to_the_data_are_told(basis, oscillator):
 def test_a_query_that_cannot_be_integrated_leaves_the_others_alone(lotka_volterra_basis):
     problem = lotka_volterra_basis.problem
     table, _, _ = simulated(problem, 12, noise=1)
-    batch, solution = solved(lotka_volterra_basis, table)
-    good = resimulate(lotka_volterra_basis, batch, solution)
-    wild = solution.parameters.clone()
+    fit = solved(lotka_volterra_basis, table)
+    good = resimulate(lotka_volterra_basis, fit)
+    wild = fit.solution.parameters.clone()
     wild[4] = torch.tensor([1e3, -1e3, 1e3, 1e3])
     wild[9] = torch.nan
-    found = resimulate(lotka_volterra_basis, batch, replace(solution, parameters=wild))
+    found = resimulate(lotka_volterra_basis, shifted(fit, wild))
     lost = np.isin(np.arange(12), [4, 9])
     assert np.isnan(found.rms[lost]).all()
     assert np.isfinite(good.rms).sum() >= 11

@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ipbasis.estimates.estimate import Estimates
+from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation import comparison_figures, figures, solution_figures
 from ipbasis.evaluation.solution_figures import Fitted
 from ipbasis.features.trunk import Trunk, TrunkSettings

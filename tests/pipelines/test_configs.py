@@ -7,7 +7,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from ipbasis.baselines.least_squares import LeastSquaresSettings
-from ipbasis.estimates.estimate import SOLVERS
 from ipbasis.features.trunk import TrunkSettings
 from ipbasis.offline.compression import CompressionSettings
 from ipbasis.offline.forward import ForwardSettings
@@ -15,6 +14,7 @@ from ipbasis.offline.heads import TrainingSettings
 from ipbasis.offline.validation import ValidationSettings
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.pinn import PinnSettings
+from ipbasis.published.solvers import ALL
 from pipelines.cells import cells, observation_settings, shown_cells
 from pipelines.common import methods, settings_of
 from pipelines.smoke import phases as smoke_phases
@@ -41,7 +41,7 @@ def test_every_method_of_a_problem_composes_and_instantiates(problem, profile):
         settings = composed(problem, recipe, profile)
         declared = Problem(**settings["problem"])
         assert declared.name == problem
-        SOLVERS[settings["online"]["solver"]](**settings["online"])
+        ALL[settings["online"]["solver"]](**settings["online"])
         observation_settings(settings)
         assert len({cell.name for cell in cells(settings)}) == len(cells(settings))
         assert shown_cells(settings)

@@ -21,6 +21,7 @@ from ipbasis.published.adam import (
     residual_rows,
 )
 from ipbasis.published.misfit import reduce_misfit
+from ipbasis.published.solvers import PublishedAdam
 from ipbasis.reference.ode import integrate
 
 
@@ -69,7 +70,7 @@ def clean(oscillator):
 def test_more_steps_lower_the_loss_and_the_error_of_the_fit(basis, clean):
     table, _ = clean
     short, long = (
-        estimate(basis, table, AdamSettings(steps=steps, drop_after=steps - steps // 5)) for steps in (50, 2000)
+        estimate(basis, table, PublishedAdam(steps=steps, drop_after=steps - steps // 5)) for steps in (50, 2000)
     )
     assert long.table["objective"].mean() < short.table["objective"].mean() / 100
     assert long.table["noise_std"].median() < short.table["noise_std"].median() / 10
@@ -80,13 +81,13 @@ def test_more_steps_lower_the_loss_and_the_error_of_the_fit(basis, clean):
 def test_known_parameters_are_held(basis, clean):
     table, tasks = clean
     table["a2"] = tasks.parameters[table["query"], 1]
-    found = estimate(basis, table, AdamSettings(steps=50)).table
+    found = estimate(basis, table, PublishedAdam(steps=50)).table
     assert found["a2"].to_numpy() == pytest.approx(tasks.parameters[:, 1])
 
 
 def test_given_noise_is_refused(basis, clean):
     with pytest.raises(InputError, match="no error bars"):
-        estimate(basis, clean[0], AdamSettings(steps=1), noise_std=0.1)
+        estimate(basis, clean[0], PublishedAdam(steps=1), noise_std=0.1)
 
 
 def own_batch(problem, counts, seed=0, known=None):

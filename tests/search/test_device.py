@@ -15,6 +15,7 @@ from ipbasis.estimates.estimate import estimate
 from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
+from ipbasis.published.solvers import PublishedAdam
 from ipbasis.reference.ode import integrate
 from ipbasis.search import joint
 from ipbasis.search.assemble import AffinePhysics, assemble, reduce_physics
@@ -145,7 +146,10 @@ def test_estimates_on_a_gpu(name, request):
     ("options", "message"),
     [
         ({"device": "abacus"}, "device 'abacus' is not to be had here; 'cpu' always is"),
-        ({"device": "cuda", "solver": "adam"}, "device 'cuda' is for the solvers 'gauss_newton' and 'library'"),
+        (
+            {"device": "cuda", "solver": PublishedAdam()},
+            "device 'cuda' is for the solvers 'gauss_newton' and 'library'",
+        ),
     ],
 )
 def test_a_device_that_will_not_do_is_told(basis, options, message):

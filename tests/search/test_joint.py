@@ -16,6 +16,7 @@ from ipbasis.search import joint
 from ipbasis.search.assemble import assemble, reduce_physics
 from ipbasis.search.gauss_newton import GaussNewtonSettings, Weights
 from ipbasis.search.smoothing import smooth
+from ipbasis.search.solver import GaussNewton
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 TIMES = np.linspace(0, 10, 100)
@@ -327,7 +328,7 @@ def test_pruning_is_backward_elimination_of_the_quadratic_form():
 
 def test_a_fixed_physics_weight_is_an_override(lotka_volterra_basis):
     table, tasks, _ = simulated(lotka_volterra_basis.problem, 6, noise=5)
-    loose = estimate(lotka_volterra_basis, table, GaussNewtonSettings(physics_weight=1e-3)).table
+    loose = estimate(lotka_volterra_basis, table, GaussNewton(physics_weight=1e-3)).table
     usual = estimate(lotka_volterra_basis, table).table
     error = [np.abs(t[NAMES].to_numpy() - tasks.parameters).mean() for t in (loose, usual)]
     assert error[0] > 1.2 * error[1]

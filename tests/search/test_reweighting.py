@@ -10,9 +10,11 @@ import torch
 from ipbasis import Basis, InputError, estimate
 from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
+from ipbasis.published.solvers import PublishedAdam
 from ipbasis.reference.sensitivities import sensitivities
 from ipbasis.reference.solutions import solutions
-from ipbasis.search.reweighting import Errors, _Residuals, _unequal
+from ipbasis.search.noise import Errors
+from ipbasis.search.residuals import Residuals, _unequal
 
 OSCILLATOR = ["a1", "a2", "a3"]
 PREDATORS = ["alpha", "beta", "gamma", "delta"]
@@ -263,7 +265,7 @@ def test_the_noise_of_normal_residuals_is_found(loss):
     residual = std * torch.randn(50, 400, 1, dtype=torch.float64, generator=generator)
     count = torch.full((50, 1), 400.0, dtype=torch.float64)
     floor = torch.full((50, 1, 1), 0.01, dtype=torch.float64)
-    found = _Residuals(Errors(loss=loss), residual, unit.square(), floor, count, count).variance().sqrt()
+    found = Residuals(Errors(loss=loss), residual, unit.square(), floor, count, count).variance().sqrt()
     assert found.mean().item() == pytest.approx(0.3, rel=0.01)
 
 
@@ -285,7 +287,7 @@ def test_equal_variances_are_told_apart_as_often_as_the_test_allows():
     [
         ({"noise": "poisson"}, "noise 'poisson' is not known; there are gaussian, lognormal"),
         ({"loss": "absolute"}, "loss 'absolute' is not known; there are squares, huber"),
-        ({"loss": "huber", "solver": "adam"}, "'adam' does not know the loss 'huber'"),
+        ({"loss": "huber", "solver": PublishedAdam()}, "'adam' does not know the loss 'huber'"),
         ({"noise_std": {"u": 0.0}}, "noise_std of u 0: a standard deviation must be above zero"),
         ({"noise_std": {"v": 0.1}}, "'v' is not a field of damped_oscillator; it has u"),
         ({"noise_std": {}}, "the field 'u' has observations, but no standard deviation"),

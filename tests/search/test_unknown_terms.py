@@ -6,10 +6,11 @@ import pytest
 from ipbasis import InputError, estimate
 from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Problem
-from ipbasis.published.term_networks import TermNetworkSettings
+from ipbasis.published.solvers import PublishedAdam, PublishedTermNetworks
 from ipbasis.reference.solutions import solutions
 from ipbasis.reference.terms import true_terms
-from ipbasis.search.unknown_terms import Library, coefficient_name, searched_problem, with_library
+from ipbasis.search.library import Library, coefficient_name, with_library
+from ipbasis.search.unknown_terms import searched_problem
 
 TIMES = np.linspace(0, 10, 100)
 
@@ -91,7 +92,7 @@ def test_free_form_with_noise_has_a_fit_and_a_band(terms_basis, lotka_volterra):
 
 def test_the_published_networks_give_terms_too(terms_basis, lotka_volterra):
     table, _, truth = simulated(lotka_volterra, 4)
-    found = estimate(terms_basis, table, TermNetworkSettings(steps=300))
+    found = estimate(terms_basis, table, PublishedTermNetworks(steps=300))
     assert found.terms(TIMES).shape == truth.shape
     assert found.terms_on(np.ones((3, 2))).shape == (4, 3, 2)
     assert list(found.table.columns)[:2] == ["query", "alpha"]
@@ -138,7 +139,7 @@ def test_solvers_that_do_not_fit_are_refused(terms_basis, lotka_volterra_basis, 
     with pytest.raises(InputError, match="give it in a column 'alpha'"):
         estimate(terms_basis, table.drop(columns="alpha"), "free_form")
     with pytest.raises(InputError, match="'adam' needs an affine split"):
-        estimate(terms_basis, table, "adam")
+        estimate(terms_basis, table, PublishedAdam())
 
 
 @pytest.mark.parametrize("solver", ["library", "free_form"])

@@ -30,7 +30,7 @@ class Evidence:
         counts, freedom: (B,) number of observations, less the effective number of unknowns.
         total, misfit: (B,) squared observations, and squared data misfit, in units of the data weights.
         free_misfit, free_freedom: (B,) the same for readouts fitted to the data alone, without the equation.
-        floor: (B,) root mean square of the errors that the basis itself makes.
+        tolerated: (B,) root mean square up to which errors are those of the basis itself, see `Accuracy.tolerated`.
         physics: (B,) root mean square residual in units of what the basis reached.
         worst_physics: that of the worst validation task.
         converged: (B,).
@@ -51,7 +51,7 @@ class Evidence:
     misfit: np.ndarray
     free_misfit: np.ndarray
     free_freedom: np.ndarray
-    floor: np.ndarray
+    tolerated: np.ndarray
     physics: np.ndarray
     worst_physics: float
     converged: np.ndarray
@@ -72,14 +72,14 @@ def _excess(e: Evidence) -> np.ndarray:
     """(B,) how much larger the misfit is than chance allows, as a ratio of root mean squares; 1 or less is fine.
 
     Known noise: chi-squared test of the misfit. Unknown noise: F test of the misfit with the equation
-    against the one without, where the observations outnumber the functions; errors up to three times the
-    root mean square of the basis's own are never held against the equation.
+    against the one without, where the observations outnumber the functions; errors that the basis itself
+    makes are not held against the equation.
     """
     freedom = np.maximum(e.freedom, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if e.noise_given:
             return excess_over_chance(e.misfit / e.noise_std**2, freedom)
-        scatter = np.maximum(e.free_misfit / e.free_freedom, (3 * e.floor) ** 2)
+        scatter = np.maximum(e.free_misfit / e.free_freedom, e.tolerated**2)
         between = np.maximum(freedom - e.free_freedom, 1)
         ratio = (e.misfit - e.free_misfit) / between / scatter
         excess = np.sqrt(np.maximum(ratio, 0) / f.isf(_MISFIT_LEVEL, between, np.maximum(e.free_freedom, 1)))

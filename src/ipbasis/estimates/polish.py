@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ipbasis.estimates.resimulate import data_weights
-from ipbasis.observations.long_form import Batch
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.sensitivities import linearised_solutions
 from ipbasis.search.assemble import amplitude
+from ipbasis.search.reweighting import Fit
 from ipbasis.search.rows import select
-from ipbasis.search.solution import Solution
 
 _ITERATIONS = 30
 _STEP = 1e-4  # of an unknown's range, for derivatives by central differences
@@ -32,25 +30,34 @@ class Polished:
     """Outcome of `polish`.
 
     Args:
-        solution: the estimates after polishing; of queries that did not converge, where the search ended.
+        fit: the estimates after polishing; of queries that did not converge, where the search ended.
         converged: (B,).
         rms: (B,) root mean square misfit, see `ipbasis.estimates.resimulate.Resimulation`.
     """
 
-    solution: Solution
+    fit: Fit
     converged: np.ndarray
     rms: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What is fitted: points (B, n, d), values and weights (B, n, F), free unknowns (B, U), noise floor (B,)."""
+    """What is fitted.
+
+    Args:
+        points: (B, n, d).
+        values, weights: (B, n, F).
+        free: (B, U) which unknowns are searched.
+        least_noise: (B,) that a misfit is taken for, in units of the weights.
+        variance: (B,) of the noise in units of the weights; NaN where the misfit tells it.
+    """
 
     points: np.ndarray
     values: np.ndarray
     weights: np.ndarray
     free: np.ndarray
     least_noise: np.ndarray
+    variance: np.ndarray
 
     @property
     def counts(self) -> np.ndarray:
@@ -132,14 +139,13 @@ class _Directions:
         return np.einsum("bvu,bvw->buw", half, half)
 
 
-def _minimise(problem: Problem, data: _Data, start: np.ndarray, variance: float | None) -> tuple[_State, np.ndarray]:
+def _minimise(problem: Problem, data: _Data, start: np.ndarray) -> tuple[_State, np.ndarray]:
     """Levenberg-Marquardt of all queries at once; each needs a solution at its start.
 
     Args:
         problem: the problem.
         data: what is fitted.
         start: (B, U) unknowns in units of their ranges.
-        variance: of the weighted misfit; None to estimate it.
 
     Returns:
         the states at the end, and whether a further step would gain nothing (B,).
@@ -151,7 +157,7 @@ def _minimise(problem: Problem, data: _Data, start: np.ndarray, variance: float 
     for iteration in range(_ITERATIONS + 1):
         part, state = select(data, active), select(end, active)
         directions = _Directions.of(state, part.free)
-        noise = _variance(part, state.cost, variance)
+        noise = _variance(part, state.cost)
         converged[active] = directions.gain < _GAIN * noise
         kept = ~converged[active] & (damping[active] < _LARGEST_DAMPING)
         if iteration == _ITERATIONS or not kept.any():
@@ -168,48 +174,51 @@ def _minimise(problem: Problem, data: _Data, start: np.ndarray, variance: float 
     return end, converged
 
 
-def _variance(data: _Data, cost: np.ndarray, variance: float | None) -> np.ndarray:
+def _variance(data: _Data, cost: np.ndarray) -> np.ndarray:
     """(B,) of the weighted misfit: as given, or estimated from it."""
-    if variance is not None:
-        return np.full(len(cost), variance)
-    return np.maximum(cost / np.maximum(data.freedom, 1), np.square(data.least_noise))
+    estimated = np.maximum(cost / np.maximum(data.freedom, 1), np.square(data.least_noise))
+    return np.where(np.isnan(data.variance), estimated, data.variance)
 
 
-def _polish(problem: Problem, data: _Data, start: Tasks, noise_std: float | None) -> tuple[np.ndarray, ...]:
+def _polish(problem: Problem, data: _Data, start: Tasks) -> tuple[np.ndarray, ...]:
     """Unknowns (B, U), their covariance (B, U, U), cost, variance and whether it converged (B,)."""
     width = np.ptp(problem.unknown_ranges, axis=1)
-    variance = None if noise_std is None else noise_std**2
-    end, converged = _minimise(problem, data, np.hstack([start.parameters, start.initial]) / width, variance)
-    noise = _variance(data, end.cost, variance)
+    end, converged = _minimise(problem, data, np.hstack([start.parameters, start.initial]) / width)
+    noise = _variance(data, end.cost)
     covariance = np.full((*end.unknowns.shape, len(width)), np.nan)
     covariance[converged] = _Directions.of(select(end, converged), data.free[converged]).covariance
     return end.unknowns * width, covariance * noise[:, None, None] * np.outer(width, width), end.cost, noise, converged
 
 
-def polish(problem: Problem, batch: Batch, solution: Solution, start: Tasks, noise_std: float | None) -> Polished:
+def polish(problem: Problem, fit: Fit, start: Tasks) -> Polished:
     """Least squares through the reference solver, over the free parameters and the free initial values.
+
+    Noise that was given is held. Where it was estimated the misfit tells it anew: by one factor on that of the fit,
+    so that fields keep the noise that they have beside each other.
 
     Args:
         problem: a problem with a reference solver.
-        batch: the observations; parameters known in it are held.
-        solution: the estimates of the basis.
+        fit: the estimates of the basis; parameters known in its batch are held.
         start: them as tasks (see `ipbasis.estimates.resimulate.resimulate`).
-        noise_std: standard deviation of the errors; None to estimate it, unless the batch has it cell by cell.
     """
-    count, queries = len(problem.parameters), len(batch.queries)
+    batch, solution = fit.batch, fit.solution
+    count, queries, observed = len(problem.parameters), len(batch.queries), torch.as_tensor(batch.observed)
     free = np.isnan(np.hstack([batch.known, batch.initial]))
+    weights = fit.own.weights(observed)
+    weight = (weights.square().sum((1, 2)) / observed.sum((1, 2)).clamp_min(1)).sqrt()
     data = _Data(
         points=batch.points,
         values=batch.values,
-        weights=data_weights(batch),
+        weights=weights.numpy(),
         free=free,
-        least_noise=_LEAST_NOISE * amplitude(batch).numpy(),
+        least_noise=(_LEAST_NOISE * amplitude(batch) * weight).numpy(),
+        variance=fit.own.by_query.square().numpy() if fit.noise_given else np.full(queries, np.nan),
     )
-    noise_std = 1.0 if batch.std is not None else noise_std
     size = max(1, _NUMBERS_AT_ONCE // (batch.values[0].size * (1 + 2 * free.shape[1])))
     groups = [np.arange(queries)[first : first + size] for first in range(0, queries, size)]
-    parts = [_polish(problem, select(data, rows), start[rows], noise_std) for rows in groups]
+    parts = [_polish(problem, select(data, rows), start[rows]) for rows in groups]
     unknowns, covariance, cost, variance, converged = (np.concatenate(part) for part in zip(*parts, strict=True))
+    factor = 1.0 if fit.noise_given else torch.tensor(np.sqrt(variance))[:, None] / fit.own.by_query[:, None]
     polished = replace(
         solution,
         parameters=torch.tensor(unknowns[:, :count]),
@@ -221,4 +230,5 @@ def polish(problem: Problem, batch: Batch, solution: Solution, start: Tasks, noi
         freedom=torch.tensor(data.freedom, dtype=torch.float64),
         converged=torch.tensor(converged),
     )
-    return Polished(polished, converged, np.sqrt(cost / data.counts))
+    rms = np.sqrt(cost / data.counts)
+    return Polished(replace(fit, solution=polished, noise_std=fit.noise_std * factor), converged, rms)

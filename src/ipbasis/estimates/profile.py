@@ -10,6 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from ipbasis.observations.long_form import Batch
+from ipbasis.search.noise import Noise
+from ipbasis.search.reweighting import Fit
+from ipbasis.search.rows import select
 from ipbasis.search.solution import Solution
 
 _EVALUATIONS = 8  # per end at most
@@ -19,11 +22,10 @@ _SLACK = 0.5  # of a parameter's range: how far beyond either end the basis may 
 
 
 def profile_intervals(
-    batch: Batch,
-    solution: Solution,
+    fit: Fit,
     ranges: np.ndarray,
     half_widths: np.ndarray,
-    solve: Callable[[Batch, np.ndarray], Solution],
+    solve: Callable[[Batch, Noise], Solution],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided 95 % intervals from the profile of the objective.
 
@@ -31,18 +33,17 @@ def profile_intervals(
     above its minimum. Its root, which is nearly linear in the distance, is searched by the secant within a bracket.
 
     Args:
-        batch: the observations.
-        solution: the estimates.
+        fit: the estimates, their observations and noise.
         ranges: (P, 2) trained ranges.
         half_widths: (B,) distance of the ends in standard deviations where the objective is quadratic.
-        solve: the solver, of a batch and the rows of this one that it is made of, at a noise that is held.
+        solve: the solver, of a batch with its noise.
 
     Returns:
         low and high ends (B, P), infinite where the objective does not rise enough within half a width beyond range
         and estimate; the value itself for known parameters, NaN where there is no estimate.
     """
-    every = np.arange(len(batch.queries))
-    best = solve(batch, every)
+    batch, solution = fit.batch, fit.solution
+    best = solve(batch, fit.noise)
     estimates, lowest = best.parameters.numpy(), best.objective.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     low, high = estimates.copy(), estimates.copy()
@@ -60,7 +61,8 @@ def profile_intervals(
             queries = both[some]
             held = batch.known[queries]
             held[:, column] = estimates[queries, column] + sign[some] * distance
-            objective = solve(replace(batch.select(queries), known=held), queries).objective.numpy()
+            part = replace(batch.select(queries), known=held)
+            objective = solve(part, select(fit.noise, queries)).objective.numpy()
             return np.sqrt(np.maximum(objective - lowest[queries], 0)) / half_widths[queries]
 
         distance = _distances(rise, half_widths[both] * std[both, column], reach)

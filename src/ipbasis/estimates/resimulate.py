@@ -8,14 +8,12 @@ import torch
 
 from ipbasis.errors import InputError
 from ipbasis.estimates.checks import excess_over_chance
-from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.solutions import has_reference, solutions_or_nan
 from ipbasis.search.assemble import amplitude
-from ipbasis.search.solution import Solution
+from ipbasis.search.reweighting import Fit
 
-_FLOORS = 3.0  # root mean squares of the basis's own errors that are never held against a fit
 COLUMN = "resimulation_rms"
 
 
@@ -66,12 +64,7 @@ def fitted_initial_values(basis: Basis, readouts: torch.Tensor) -> np.ndarray:
     return torch.stack(columns, dim=1).numpy() if jets else np.empty((len(readouts), 0))
 
 
-def data_weights(batch: Batch) -> np.ndarray:
-    """(B, n, F) one over the given standard deviation of each observed value, 1 if none is given; else zero."""
-    return np.where(batch.observed, 1.0 if batch.std is None else 1 / np.nan_to_num(batch.std, nan=1.0), 0.0)
-
-
-def resimulate(basis: Basis, batch: Batch, solution: Solution) -> Resimulation:
+def resimulate(basis: Basis, fit: Fit) -> Resimulation:
     """Solve the equations by the reference solver at the estimates, and compare with the data.
 
     The misfit is too large where a χ² test rejects it as noise (given or estimated) together with the errors that
@@ -79,17 +72,17 @@ def resimulate(basis: Basis, batch: Batch, solution: Solution) -> Resimulation:
 
     Args:
         basis: of a problem with a reference solver.
-        batch: the observations.
-        solution: the estimates.
+        fit: the estimates, and the observations they were fitted to.
     """
+    batch, solution = fit.batch, fit.solution
     fitted = fitted_initial_values(basis, solution.readouts.double())
     initial = np.where(np.isnan(batch.initial), fitted, batch.initial)
     tasks = Tasks(solution.parameters.double().numpy(), initial)
     left = np.where(batch.observed, batch.values - solutions_or_nan(basis.problem, tasks, batch.points), 0.0)
-    rms = np.sqrt(np.square(left * data_weights(batch)).sum((1, 2)) / batch.observed.sum((1, 2)))
-    noise = solution.noise_std.numpy()[:, None, None] if batch.std is None else batch.std
-    accuracy = basis.record.accuracy
-    own = _FLOORS * max(accuracy.floor, accuracy.residual, accuracy.solution or 0.0) * amplitude(batch).numpy()
+    weights = fit.own.weights(torch.as_tensor(batch.observed)).numpy()
+    rms = np.sqrt(np.square(left * weights).sum((1, 2)) / batch.observed.sum((1, 2)))
+    noise = fit.own.by_query.numpy()[:, None, None] / np.where(batch.observed, weights, 1.0)
+    own = basis.record.accuracy.tolerated(solved=True) * amplitude(batch).numpy()
     squares = np.where(batch.observed, np.square(left) / (np.square(noise) + np.square(own)[:, None, None]), 0.0)
     return Resimulation(tasks, rms, excess_over_chance(squares.sum((1, 2)), solution.freedom.numpy()))
 

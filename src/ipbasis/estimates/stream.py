@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ipbasis.errors import InputError
-from ipbasis.estimates.estimate import Estimator, prepare
+from ipbasis.estimates.estimator import Estimator, prepare
 from ipbasis.files import replacing_file
 from ipbasis.observations.long_form import check_rows, used_columns, warn_of_spoiled
 from ipbasis.observations.readers import column_names, read_pieces, run_starts, whole_queries

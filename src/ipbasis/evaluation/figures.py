@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ipbasis.estimates.estimate import Estimates
+from ipbasis.estimates.result import Estimates
 from ipbasis.files import replacing_file
 from ipbasis.observations.long_form import Observations
 

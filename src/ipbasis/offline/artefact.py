@@ -25,6 +25,9 @@ from ipbasis.files import replacing_file
 from ipbasis.problem.declaration import Declared, Problem
 from ipbasis.problem.equations import MultiIndex
 
+# times the root mean square of a basis's errors, up to which they occur: few tasks are worse
+_TOLERATED = 3.0
+
 
 class Accuracy(Declared):
     """How far a basis carries, measured on forward solutions of unseen tasks in the trained ranges.
@@ -61,6 +64,14 @@ class Accuracy(Declared):
     def floor(self) -> float:
         """Smallest relative error that a fit can have; without a reference the residual stands for it."""
         return self.approximation or self.solution or self.residual
+
+    def tolerated(self, solved: bool = False) -> float:
+        """Relative error of a fit that is never held against data or equation: three times the usual one.
+
+        Args:
+            solved: whether the equations were solved from their conditions, not fitted to data.
+        """
+        return _TOLERATED * max(self.floor, self.residual, (self.solution or 0.0) if solved else 0.0)
 
 
 class Record(Declared):

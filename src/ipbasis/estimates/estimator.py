@@ -1,0 +1,165 @@
+"""A solver on a basis, made ready once for any number of tables of observations."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ipbasis.estimates.intervals import half_widths
+from ipbasis.estimates.options import Options, check_options, device_of
+from ipbasis.estimates.polish import polish
+from ipbasis.estimates.profile import profile_intervals
+from ipbasis.estimates.resimulate import COLUMN, resimulate, with_resimulation
+from ipbasis.estimates.solvers import solver_of
+from ipbasis.estimates.table import SUFFIXES, Ends, correlation_columns, estimates_table
+from ipbasis.observations.long_form import Batch, Observations
+from ipbasis.offline.artefact import Basis
+from ipbasis.problem.declaration import Problem
+from ipbasis.search.noise import Errors, NoiseStd, check_noise_std, check_sizes, noise_of
+from ipbasis.search.reweighting import Fit
+from ipbasis.search.solver import Prepared, Solver
+
+_BATCH_SHARED = 50  # queries from which on threads share them
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """See the top of this file.
+
+    Args:
+        declared: the problem as the user wrote it.
+        prepared: the solver on a basis for the problem that is searched.
+        noise_std: standard deviation of the errors if it is given by one or more numbers.
+        errors: what kind of errors the observations have.
+        options: what is asked for besides.
+    """
+
+    declared: Problem
+    prepared: Prepared
+    noise_std: NoiseStd
+    errors: Errors
+    options: Options
+
+    @property
+    def basis(self) -> Basis:
+        """For the problem that is searched."""
+        return self.prepared.basis
+
+    def accept(self, observations: Observations) -> Observations:
+        """Checked observations of the declared problem, for the problem that is searched.
+
+        Raises:
+            InputError: if they do not go with the solver or the noise.
+        """
+        check_noise_std(self.noise_std, observations)
+        self.errors.check(observations)
+        unusable = self.prepared.unusable(observations) | dict(observations.unusable)
+        return replace(observations, problem=self.basis.problem, unusable=unusable)
+
+    def size(self, observations: Observations) -> int:
+        """Number of queries of a batch."""
+        count, threads = len(observations.queries), torch.get_num_threads()
+        most = self.prepared.most_queries(observations.longest)
+        if most is None:
+            return count
+        # equal shares, the same number for every thread
+        batches = threads * -(-count // (threads * most))
+        return max(-(-count // batches), min(most, _BATCH_SHARED))
+
+    def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Fit]]:
+        """Table and fit of the usable queries of accepted observations, a batch at a time.
+
+        Batches are solved side by side, one thread each of those that PyTorch has: its operations are too small to
+        be shared.
+        """
+        size, threads = self.size(observations), torch.get_num_threads()
+        batches = observations.batches(size)
+        if threads == 1 or observations.usable.sum() <= size:
+            yield from map(self._estimated, batches)
+            return
+        waiting: deque[Future] = deque()
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for batch in batches:
+                    waiting.append(pool.submit(self._estimated, batch))
+                    if len(waiting) > threads:  # one more than are solved, so that no thread waits for its data
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _estimated(self, batch: Batch) -> tuple[pd.DataFrame, Fit]:
+        """Table and fit of a batch."""
+        noise = noise_of(batch, self.noise_std, self.declared.fields, self.errors.ordinary)
+        fit, options = self.prepared.solve(batch, noise), self.options
+        table = estimates_table(self.basis, fit, self._profile(fit) if options.profile else None)
+        if options.resimulate or options.polish:
+            table, fit = self._by_reference(fit, table)
+        if options.correlations:
+            table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
+        return table.assign(**self.prepared.columns(fit)), fit
+
+    def _profile(self, fit: Fit) -> Ends:
+        """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
+        freedom = None if fit.noise_given else fit.solution.freedom.numpy()
+        widths = half_widths(len(fit.batch.queries), freedom)
+        return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
+
+    def _by_reference(self, fit: Fit, table: pd.DataFrame) -> tuple[pd.DataFrame, Fit]:
+        """Table and fit after re-simulation and, if asked for, polish of the queries where that converges."""
+        again = resimulate(self.basis, fit)
+        # in the units of the fields, unless standard deviations came with the observations
+        scaled = fit.own.cells is not None and fit.batch.std is None
+        table = with_resimulation(table, again)
+        table[COLUMN] *= table["noise_std"] if scaled else 1.0
+        if not self.options.polish:
+            return table, fit
+        polished = polish(self.basis.problem, fit, again.tasks)
+        other = estimates_table(self.basis, polished.fit, trained=False)
+        other = other.assign(**{COLUMN: polished.rms * (table["noise_std"] if scaled else 1.0)})
+        rows = polished.converged
+        table.loc[rows] = other.loc[rows, list(table)]
+        covariance = polished.fit.solution.covariance
+        merged = torch.where(torch.tensor(rows)[:, None, None], covariance, fit.solution.covariance)
+        return table, replace(fit, solution=replace(fit.solution, covariance=merged))
+
+    def whole(self, tables: Sequence[pd.DataFrame], observations: Observations) -> pd.DataFrame:
+        """The tables of all batches as one, the unusable queries in their places: ``failed``, without numbers."""
+        usable = observations.usable
+        if usable.all():
+            return pd.concat(tables, ignore_index=True)
+        queries = observations.queries[~usable]
+        numbers = [name + suffix for name in self.basis.problem.parameters for suffix in SUFFIXES]
+        columns = {"query": queries, **dict.fromkeys([*numbers, "noise_std", "objective"], np.nan), "iterations": 0}
+        columns |= {"status": "failed", "message": [observations.unusable[query] for query in queries]}
+        columns |= dict.fromkeys(self.prepared.text_columns, "")
+        places = np.concatenate([np.flatnonzero(usable), np.flatnonzero(~usable)])
+        table = pd.concat([*tables, pd.DataFrame(columns)], ignore_index=True)
+        return table.iloc[np.argsort(places)].reset_index(drop=True)
+
+
+def prepare(
+    basis: Basis,
+    solver: str | Solver = "gauss_newton",
+    noise_std: NoiseStd = None,
+    noise: str = "gaussian",
+    loss: str = "squares",
+    device: str = "cpu",
+    **options: bool,
+) -> Estimator:
+    """Make a solver ready, see `ipbasis.estimates.estimate.estimate`.
+
+    Raises:
+        InputError: if the solver is not known or does not fit the problem.
+    """
+    errors, chosen, declared = Errors(noise, loss), Options(**options), basis.problem
+    solver = solver_of(solver, declared)
+    check_sizes(noise_std)
+    check_options(solver.searched(declared), solver, noise_std, errors, device, chosen)
+    prepared = solver.prepare(basis, errors, device_of(device))
+    return Estimator(declared, prepared, noise_std, errors, chosen)

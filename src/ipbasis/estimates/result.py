@@ -1,0 +1,98 @@
+"""The estimates of all queries: their table, fitted solutions, intervals and unknown terms."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ipbasis.errors import InputError
+from ipbasis.estimates.intervals import intervals
+from ipbasis.offline.artefact import Basis
+from ipbasis.search.unknown_terms import Terms
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Estimates of all queries.
+
+    Args:
+        table: one row per query: ``query``, for each parameter p ``p, p_std, p_low, p_high``, then
+            ``noise_std, objective, iterations``, with re-simulation or polish ``resimulation_rms``, then
+            ``status, message``, and ``<field>_noise_std`` where the problem has several fields.
+        basis: the basis used.
+        readouts: (queries, F, K).
+        batches: of each batch its rows in the table and (rows, F, r, r) covariances of each field's readouts in r
+            combinations of the functions.
+        combinations: (K, r), takes those to the readouts; None if the solver gives no error bars.
+        correlation: (queries, P, P) of the parameters' errors, those of `basis.problem` in its order; NaN for known
+            parameters and where the solver gives no error bars.
+        freedom: (queries,) degrees of freedom of the noise estimate; infinite where the noise was given.
+        found: the unknown terms of each batch and its rows in the table, where the problem has some.
+    """
+
+    table: pd.DataFrame
+    basis: Basis
+    readouts: np.ndarray
+    batches: tuple[tuple[np.ndarray, np.ndarray], ...]
+    combinations: np.ndarray | None
+    correlation: np.ndarray
+    freedom: np.ndarray
+    found: tuple[tuple[np.ndarray, Terms], ...] = ()
+
+    @cached_property
+    def covariances(self) -> np.ndarray | None:
+        """(queries, F, r, r) those of `batches`, large and so put together on demand; None if the solver gives none."""
+        if self.combinations is None:
+            return None
+        fields, width = self.readouts.shape[1], self.combinations.shape[1]
+        values = np.full((len(self.table), fields, width, width), np.nan)
+        for rows, part in self.batches:
+            values[rows] = part
+        return values
+
+    @property
+    def readout_covariance(self) -> np.ndarray | None:
+        """(queries, F, K, K) covariance of each field's readouts, or None if the solver gives none."""
+        return None if self.covariances is None else self.combinations @ self.covariances @ self.combinations.T
+
+    def solution(self, points: np.ndarray) -> np.ndarray:
+        """Fitted fields at points (n, d): (queries, n, F)."""
+        return np.einsum("nk,qfk->qnf", self.basis.features(points), self.readouts)
+
+    def solution_std(self, points: np.ndarray) -> np.ndarray:
+        """Standard error of the fitted fields at points (n, d): (queries, n, F); NaN if not known."""
+        queries, fields, _ = self.readouts.shape
+        if self.covariances is None:
+            return np.full((queries, len(points), fields), np.nan)
+        features = self.basis.features(points) @ self.combinations
+        variance = np.einsum("nk,qfkl,nl->qnf", features, self.covariances, features, optimize=True)
+        return np.sqrt(variance.clip(0))
+
+    def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends (queries, P) of the intervals that hold the true parameters with this probability."""
+        if not 0 < level < 1:
+            raise InputError(f"level {level:g}: the probability of an interval lies between 0 and 1, such as 0.9")
+        names = list(self.basis.problem.parameters)
+        std = self.table[[f"{name}_std" for name in names]].to_numpy()
+        return intervals(self.table[names].to_numpy(), std, self.freedom, level)
+
+    def terms(self, points: np.ndarray) -> np.ndarray:
+        """Unknown terms along the fitted solutions at points (n, d): (queries, n, terms)."""
+        return self._terms(self.solution(points), "terms")
+
+    def terms_on(self, fields: np.ndarray) -> np.ndarray:
+        """Unknown terms where the fields have the values (m, F): (queries, m, terms)."""
+        return self._terms(np.broadcast_to(fields, (len(self.table), *np.shape(fields))), "terms")
+
+    def terms_std_on(self, fields: np.ndarray) -> np.ndarray:
+        """Standard deviation of `terms_on`, of the solver ``free_form`` only."""
+        return self._terms(np.broadcast_to(fields, (len(self.table), *np.shape(fields))), "terms_std")
+
+    def _terms(self, fields: np.ndarray, what: str) -> np.ndarray:
+        parts = [getattr(found, what)(torch.tensor(fields[rows])).numpy() for rows, found in self.found]
+        values = np.full((*fields.shape[:2], parts[0].shape[2] if parts else 0), np.nan)
+        for (rows, _), part in zip(self.found, parts, strict=True):
+            values[rows] = part
+        return values

@@ -1,0 +1,114 @@
+"""The table of the estimates of a batch, and the evidence that their status is judged by."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ipbasis.estimates.checks import Evidence, judge
+from ipbasis.estimates.intervals import correlations, intervals
+from ipbasis.offline.artefact import Basis
+from ipbasis.problem.declaration import Problem
+from ipbasis.search.assemble import amplitude
+from ipbasis.search.priors import Priors, priors_of
+from ipbasis.search.reweighting import Fit
+from ipbasis.search.solution import Solution
+
+Ends = tuple[np.ndarray, np.ndarray]
+
+SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
+
+
+def estimates_table(basis: Basis, fit: Fit, ends: Ends | None = None, trained: bool = True) -> pd.DataFrame:
+    """The estimates of a batch as they are told.
+
+    Args:
+        basis: the basis.
+        fit: the estimates and what they were fitted to.
+        ends: (B, P) each, of the intervals; None for those from the covariance.
+        trained: whether the estimates rest on the basis, and so on its trained ranges.
+    """
+    problem, solution, priors = basis.problem, fit.solution, priors_of(basis.problem)
+    values, std = solution.parameters.numpy(), _std(fit)
+    low, high = _within_bounds(fit, priors, ends or intervals(values, std, _freedom(fit)))
+    statuses, messages = judge(problem, _evidence(basis, fit, priors, (low, high), trained))
+    columns: dict[str, object] = {"query": fit.batch.queries}
+    for j, name in enumerate(problem.parameters):
+        parts = zip(SUFFIXES, (values, std, low, high), strict=True)
+        columns |= {name + suffix: part[:, j] for suffix, part in parts}
+    columns |= {
+        "noise_std": _noise_std(fit),
+        "objective": solution.objective.numpy(),
+        "iterations": solution.iterations.numpy(),
+        "status": statuses,
+        "message": messages,
+    }
+    if len(problem.fields) > 1:
+        columns |= {f"{field}_noise_std": fit.noise_std[:, i].numpy() for i, field in enumerate(problem.fields)}
+    return pd.DataFrame(columns)
+
+
+def _known(fit: Fit) -> np.ndarray:
+    return np.isfinite(fit.batch.known)
+
+
+def _std(fit: Fit) -> np.ndarray:
+    """(B, P) standard errors; zero for known parameters, NaN where the solver gives none."""
+    std = fit.solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
+    return np.where(_known(fit), 0.0, std)
+
+
+def _freedom(fit: Fit) -> np.ndarray | None:
+    """(B,) degrees of freedom of the noise estimate; None where the noise is known."""
+    return None if fit.noise_given else fit.solution.freedom.numpy()
+
+
+def _within_bounds(fit: Fit, priors: Priors, ends: Ends) -> Ends:
+    """Ends of intervals, no further than the bounds of the parameters."""
+    bounds, known = (priors.low.numpy(), priors.high.numpy()), _known(fit)
+    low, high = (np.where(known, end, end.clip(*bounds)) for end in ends)
+    return low, high
+
+
+def _noise_std(fit: Fit) -> np.ndarray:
+    """(B,) root mean square of the noise over all observations."""
+    counts = fit.batch.observed.sum(1)
+    return np.sqrt(np.nansum(counts * fit.noise_std.numpy() ** 2, axis=1) / counts.sum(1))
+
+
+def _evidence(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) -> Evidence:
+    """What the statuses are judged by; misfits in units of the weights of the fit's noise."""
+    batch, solution, known = fit.batch, fit.solution, _known(fit)
+    weights = fit.noise.weights(torch.as_tensor(batch.observed))
+    counts = batch.observed.sum((1, 2))
+    weight = np.sqrt(weights.square().sum((1, 2)).numpy() / counts)
+    low, high = ends if trained else (np.full_like(ends[0], -np.inf), np.full_like(ends[1], np.inf))
+    return Evidence(
+        estimates=solution.parameters.numpy(),
+        std=_std(fit),
+        low=low,
+        high=high,
+        known=known,
+        unknowns=(~known & priors.std.isinf().numpy()).sum(1) + np.isnan(batch.initial).sum(1),
+        bounds=torch.stack([priors.low, priors.high]).numpy(),
+        noise_std=solution.noise_std.numpy(),
+        counts=counts,
+        freedom=solution.freedom.numpy(),
+        total=np.square(batch.values * weights.numpy()).sum((1, 2)),
+        misfit=solution.misfit.numpy(),
+        free_misfit=solution.free_misfit.numpy(),
+        free_freedom=solution.free_freedom.numpy(),
+        tolerated=basis.record.accuracy.tolerated() * amplitude(batch).numpy() * weight,
+        physics=solution.physics.sqrt().numpy(),
+        worst_physics=basis.record.accuracy.worst_ratio,
+        converged=solution.converged.numpy(),
+        noise_given=fit.noise_given,
+    )
+
+
+def correlation_columns(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+    """Correlations of the errors of each pair of parameters, by the name of the column."""
+    matrix = correlations(solution.covariance.numpy())
+    pairs = itertools.combinations(enumerate(problem.parameters), 2)
+    return {f"corr_{p}_{q}": matrix[:, i, j] for (i, p), (j, q) in pairs}

@@ -1,0 +1,182 @@
+"""What a solver is: settings that refuse what does not fit a problem, made ready for a basis, then given batches."""
+
+from collections.abc import Hashable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipbasis.observations.long_form import Batch, Observations
+from ipbasis.offline.artefact import Basis
+from ipbasis.problem.declaration import Problem
+from ipbasis.search.assemble import AffinePhysics, PointwisePhysics, assemble, observed_features, reduce_physics
+from ipbasis.search.gauss_newton import GaussNewtonSettings, gauss_newton
+from ipbasis.search.joint import joint_gauss_newton
+from ipbasis.search.noise import Errors, Noise, noise_on
+from ipbasis.search.reweighting import Fit, fit_in_rounds
+from ipbasis.search.solution import Solution
+
+# queries, those of equations taken at points, and points after padding, that are held at once
+_BATCH, _BATCH_POINTS, _BATCH_ENTRIES = 5000, 1_000_000, 40_000_000
+
+Ability = Literal["noise_std", "errors", "device", "profile", "polish"]
+
+
+class Prepared:
+    """A solver on a basis, for any number of batches.
+
+    Args:
+        basis: for the problem that is searched.
+    """
+
+    basis: Basis
+
+    @property
+    def combinations(self) -> np.ndarray | None:
+        """(K, r) takes the unknowns of a field to its readouts; None if the solver gives no error bars."""
+        return None
+
+    def solve(self, batch: Batch, noise: Noise) -> Fit:
+        """Estimates of a batch."""
+        raise NotImplementedError
+
+    def most_queries(self, longest: int) -> int | None:
+        """Queries of a batch at most, if the longest has so many observations; None for all at once."""
+        return min(_BATCH, max(1, _BATCH_POINTS // longest))
+
+    def unusable(self, observations: Observations) -> dict[Hashable, str]:
+        """Queries that this solver cannot estimate, each with the reason."""
+        return {}
+
+    def columns(self, fit: Fit) -> Mapping[str, list]:
+        """Further columns of the table of estimates, by name."""
+        return {}
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of those of `columns` that hold text."""
+        return []
+
+
+class Solver:
+    """A way to estimate: settings, what they can do, and how they are made ready.
+
+    Args:
+        solver: name.
+        abilities: what may be asked for: a given ``noise_std``; ``errors`` that are lognormal or bounded in influence;
+            another ``device``; ``profile`` intervals; ``polish`` through the reference solver.
+    """
+
+    solver: str
+    abilities: ClassVar[frozenset[Ability]]
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a problem that the solver is not made for.
+
+        Raises:
+            InputError: says which one it would be for.
+        """
+
+    def searched(self, problem: Problem) -> Problem:
+        """The problem whose parameters the solver searches."""
+        return problem
+
+    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
+        """Make the solver ready.
+
+        Args:
+            basis: for the problem as it was declared.
+            errors: what kind of errors the observations have.
+            device: where to search.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OnPhysics(Prepared):
+    """Of a solver that has the equations of a basis at hand.
+
+    Args:
+        basis: for the problem that is searched.
+        physics: its equations.
+    """
+
+    basis: Basis
+    physics: AffinePhysics | PointwisePhysics
+
+    @property
+    def combinations(self) -> np.ndarray:
+        """(K, r) takes the unknowns of a field to its readouts."""
+        return self.physics.energy.cpu().numpy()
+
+    def most_queries(self, longest: int) -> int:
+        """Queries of a batch at most; normal matrices of equations at points are held for all of them."""
+        most = super().most_queries(longest)
+        if isinstance(self.physics, PointwisePhysics):
+            most = min(most, max(1, _BATCH_ENTRIES // self.physics.coordinates.shape[1] ** 2))
+        return most
+
+
+@dataclass(frozen=True)
+class LeastSquares(OnPhysics):
+    """Gauss-Newton on a basis, in as many rounds as the errors of the observations ask for.
+
+    Args:
+        settings: of the search.
+        errors: kind of the observations' errors.
+        optional: (P,) parameters that are set to zero where the data do not ask for them; None if there are none.
+    """
+
+    settings: GaussNewtonSettings
+    errors: Errors
+    optional: Tensor | None = None
+
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
+        """Estimates of a batch by least squares, found on the device that the equations are on.
+
+        Args:
+            batch: the observations.
+            noise: of these, the error of the basis included.
+            functions: (B or 1, n, K) at the points of observation, if they are at hand.
+        """
+        device = self.physics.coordinates.device
+        basis = self.basis.on(device)
+        # on the CPU tensors are made anyway, and the context would cost as much as small operations
+        with nullcontext() if device.type == "cpu" else device:
+            noise = noise_on(noise, device)
+            functions = observed_features(basis, batch) if functions is None else functions.to(device)
+            assembled = partial(assemble, basis, batch=batch, std=noise.cells, features=functions)
+            if isinstance(self.physics, AffinePhysics):
+                solution = gauss_newton(assembled(self.physics), basis.record.accuracy, self.settings, noise.by_query)
+            else:
+                optional = None if self.optional is None else self.optional.to(device)
+                solution = joint_gauss_newton(assembled, self.physics, self.settings, noise.by_query, optional)
+        return solution.to("cpu")
+
+    def solve(self, batch: Batch, noise: Noise) -> Fit:
+        """Estimates of a batch."""
+        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
+
+
+def physics_of(basis: Basis, device: torch.device) -> AffinePhysics | PointwisePhysics:
+    """The equations of a basis on a device, their formulas compiled: SymPy is not made for threads."""
+    with device:
+        physics = reduce_physics(basis.on(device))
+    if isinstance(physics, AffinePhysics):
+        physics.thetas(torch.as_tensor(basis.problem.parameter_ranges.T, device=device))
+    elif not basis.problem.unknown_terms:
+        _ = physics.system.linearised
+    return physics
+
+
+class GaussNewton(GaussNewtonSettings, Solver):
+    """Parameters in closed form, all queries of a batch at once."""
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({"noise_std", "errors", "device", "profile", "polish"})
+
+    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> LeastSquares:
+        return LeastSquares(basis, physics_of(basis, device), self, errors)
