@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from simulated import cramer_rao, observed, simulated
 
 from ipbasis import InputError, estimate
 from ipbasis.observations.long_form import check_observations
-from ipbasis.observations.simulate import ObservationSettings, long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.ode import integrate
 from ipbasis.search import gauss_newton as gn
@@ -17,43 +17,15 @@ from ipbasis.search.gauss_newton import GaussNewtonSettings
 NAMES = ["a1", "a2", "a3"]
 
 
-def simulated(problem, count, noise=0.0, number=100, seed=0, layout="equispaced", half_range=5):
-    """Observations and tasks; gaussian noise in percent of the largest value."""
-    wider = problem.with_ranges(initial={"u": [-half_range, half_range], "u_t": [-half_range, half_range]})
-    tasks = wider.sample_tasks(count, np.random.default_rng([seed, 1]))
-    sampling = ObservationSettings(
-        number=number, layout=layout, noise=noise, noise_unit="percent", noise_kind="gaussian", seed=seed
-    )
-    points = sampling.points(problem, count)
-    rows = [integrate(problem, tasks[i : i + 1], points[i % len(points), :, 0]) for i in range(count)]
-    values, std = sampling.disturb(np.concatenate(rows))
-    return long_table(problem, points, values), tasks, std
-
-
 @pytest.mark.parametrize("half_range", [5, 40])
 @pytest.mark.parametrize("layout", ["equispaced", "own"])
 def test_clean_data_give_the_parameters(basis, oscillator, layout, half_range):
-    table, tasks, _ = simulated(oscillator, 60, layout=layout, half_range=half_range)
+    wide = {"u": [-half_range, half_range], "u_t": [-half_range, half_range]}
+    table, tasks, _ = simulated(oscillator, 60, layout=layout, initial=wide)
     found = estimate(basis, table).table
     error = np.abs(found[NAMES].to_numpy() - tasks.parameters)
     assert error[:, :2].max() < 1e-6
     assert (found["status"] == "ok").all()
-
-
-def cramer_rao(problem, tasks, times, std):
-    """(tasks, P) smallest possible standard errors, from the sensitivities of the integrated equation."""
-    count = tasks.parameters.shape[1]
-    unknowns = np.hstack([tasks.parameters, tasks.initial])
-    step = 1e-5
-
-    def values(shift):
-        moved = unknowns + shift
-        return integrate(problem, Tasks(moved[:, :count], moved[:, count:]), times, 1e-12)[..., 0]
-
-    shifts = step * np.eye(unknowns.shape[1])
-    jacobian = np.stack([(values(s) - values(-s)) / (2 * step) for s in shifts], axis=2)
-    information = np.einsum("tnp,tnq->tpq", jacobian, jacobian) / std[:, None, None] ** 2
-    return np.sqrt(np.linalg.inv(information).diagonal(axis1=1, axis2=2))[:, :count]
 
 
 def test_errors_reach_the_cramer_rao_bound_and_intervals_cover(basis, oscillator):
@@ -178,17 +150,13 @@ def test_parameters_that_trade_off_do_not_stall_the_search(basis, oscillator):
         np.array([[0.589736, 0.030277, -0.140829], [1.398095, 0.110707, 0.540540]]),
         np.array([[-12.940750, 9.375751], [-1.961634, -3.017793]]),
     )
-    times = np.linspace(0, 3, 100)
-    table = long_table(oscillator, times[None, :, None], integrate(oscillator, tasks, times))
+    table, _ = observed(oscillator, tasks)
     found = estimate(basis, table).table
     assert np.abs(found[NAMES].to_numpy() - tasks.parameters).max() < 1e-4
 
 
 def test_parameters_outside_the_trained_range_are_told(basis, oscillator):
-    far = oscillator.with_ranges(parameters={"a1": [2.5, 3], "a2": [2.5, 3]})
-    tasks = far.sample_tasks(20, np.random.default_rng(0))
-    times = np.linspace(0, 3, 100)
-    table = long_table(oscillator, times[None, :, None], integrate(oscillator, tasks, times))
+    table, _, _ = simulated(oscillator, 20, parameters={"a1": [2.5, 3], "a2": [2.5, 3]})
     found = estimate(basis, table).table
     assert (found["status"] == "out_of_range").mean() > 0.9
     assert not (found["status"] == "ok").any()
@@ -234,7 +202,7 @@ def test_a_table_of_broken_queries_only(basis, oscillator):
 
 @pytest.mark.parametrize("noise_std", [None, 0.1])
 def test_intervals_at_any_level_agree_with_those_of_the_table(basis, oscillator, noise_std):
-    table, _, _ = simulated(oscillator, 3, noise=1, number=8)  # few: Student's t is far from normal
+    table, _, _ = simulated(oscillator, 3, noise=1, points=8)  # few: Student's t is far from normal
     found = estimate(basis, table, noise_std=noise_std)
     low, high = found.intervals(0.95)
     assert low == pytest.approx(found.table[[f"{name}_low" for name in NAMES]].to_numpy(), rel=1e-12)

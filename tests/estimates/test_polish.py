@@ -4,22 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+from simulated import simulated
 
 from ipbasis import InputError, estimate
-from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
 
 NAMES = ["a1", "a2", "a3"]
 TIMES = np.linspace(0, 3, 40)
-
-
-def simulated(problem, count, noise=0.1, seed=0, times=TIMES):
-    """Observations with noise of the given standard deviation, and tasks."""
-    tasks = problem.sample_tasks(count, np.random.default_rng([seed, 1]))
-    exact = solutions(problem, tasks, times[None, :, None])
-    values = exact + noise * np.random.default_rng([seed, 2]).standard_normal(exact.shape)
-    return long_table(problem, times[None, :, None], values), tasks
 
 
 def direct(problem, values, task, times=TIMES, weight=1.0):
@@ -37,7 +29,7 @@ def direct(problem, values, task, times=TIMES, weight=1.0):
 
 def test_it_ends_at_the_maximum_likelihood_estimate_with_its_errors(basis, oscillator):
     """Against a search by SciPy from the truth; noise estimated with 40 - 5 degrees of freedom."""
-    table, tasks = simulated(oscillator, 5, noise=0.01)
+    table, tasks, _ = simulated(oscillator, 5, 40, std=0.01)
     found = estimate(basis, table, polish=True)
     for i, row in found.table.iterrows():
         values = table.loc[table["query"] == i, ["u"]].to_numpy()
@@ -54,7 +46,7 @@ def test_it_ends_at_the_maximum_likelihood_estimate_with_its_errors(basis, oscil
 def test_outside_the_trained_range_it_covers_and_is_ok(basis, oscillator):
     """150 queries at twice the trained parameters: all of them out of range before; coverage known to 2 %."""
     far = oscillator.with_ranges(parameters={"a1": [2.5, 3], "a2": [2.5, 3]})
-    table, tasks = simulated(far, 150, noise=0.01)
+    table, tasks, _ = simulated(far, 150, 40, std=0.01)
     plain, found = estimate(basis, table).table, estimate(basis, table, polish=True).table
     polished = found["status"] == "ok"
     assert (plain["status"] == "out_of_range").mean() > 0.6
@@ -69,7 +61,7 @@ def test_clean_data_give_the_parameters(lotka_volterra_basis):
     """Where the basis is good to 1e-3 only, and 30 % outside its ranges."""
     ranges = dict.fromkeys(lotka_volterra_basis.problem.parameters, (1.5, 1.8))
     far = lotka_volterra_basis.problem.with_ranges(parameters=ranges, initial={"x": [0.5, 1.5], "y": [0.5, 1.5]})
-    table, tasks = simulated(far, 10, noise=0, times=np.linspace(0, 10, 60))
+    table, tasks, _ = simulated(far, 10, 60)
     found = estimate(lotka_volterra_basis, table, polish=True).table
     good = found["status"] == "ok"
     assert good.sum() >= 8
@@ -78,7 +70,7 @@ def test_clean_data_give_the_parameters(lotka_volterra_basis):
 
 
 def test_given_noise_and_known_parameters(basis, oscillator):
-    table, tasks = simulated(oscillator, 6)
+    table, tasks, _ = simulated(oscillator, 6, 40, std=0.1)
     table["a3"] = tasks.parameters[table["query"], 2]
     table.loc[table["query"] == 0, "a3"] = np.nan
     by_number = estimate(basis, table, polish=True, noise_std=0.1).table
@@ -98,7 +90,7 @@ def test_given_noise_and_known_parameters(basis, oscillator):
 def test_queries_are_polished_each_for_itself(basis, oscillator, monkeypatch):
     """Own points, missing values, and groups of a few queries: the same as one query alone."""
     rng = np.random.default_rng(0)
-    table, _ = simulated(oscillator, 5)
+    table, _, _ = simulated(oscillator, 5, 40, std=0.1)
     table = table[rng.random(len(table)) < 0.7]
     whole = estimate(basis, table, polish=True).table
     alone = pd.concat([estimate(basis, part, polish=True).table for _, part in table.groupby("query")])
@@ -111,7 +103,7 @@ def test_queries_are_polished_each_for_itself(basis, oscillator, monkeypatch):
 
 def test_without_success_the_estimate_of_the_basis_stays(basis, oscillator):
     """Too few values to determine anything beside queries that are polished."""
-    table, _ = simulated(oscillator, 4, noise=0.005)
+    table, _, _ = simulated(oscillator, 4, 40, std=0.005)
     table = table[(table["query"] != 2) | (table["t"] < TIMES[3])]
     plain, found = estimate(basis, table, resimulate=True).table, estimate(basis, table, polish=True).table
     assert found.loc[2, "status"] == "not_identifiable"
@@ -123,12 +115,12 @@ def test_without_success_the_estimate_of_the_basis_stays(basis, oscillator):
 
 
 def test_data_of_another_equation_are_told(basis, oscillator):
-    table, _ = simulated(oscillator, 10, noise=0.01)
+    table, _, _ = simulated(oscillator, 10, 40, std=0.01)
     found = estimate(basis, table.assign(u=table["u"] + 0.5 * np.sin(9 * table["t"])), polish=True).table
     assert not (found["status"] == "ok").any()
 
 
 def test_polish_and_profile_exclude_each_other(basis, oscillator):
-    table, _ = simulated(oscillator, 1)
+    table, _, _ = simulated(oscillator, 1, 40, std=0.1)
     with pytest.raises(InputError, match="exclude each other"):
         estimate(basis, table, polish=True, profile=True)

@@ -4,28 +4,19 @@ import numpy as np
 import pytest
 import scipy.optimize
 from scipy.stats import t
+from simulated import simulated
 
 from ipbasis import estimate
 from ipbasis.estimates.profile import _distances
-from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
 
 NAMES = ["a1", "a2", "a3"]
 
 
-def simulated(problem, count, noise, number, seed=0):
-    """Observations at equispaced times with noise of the given standard deviation, and tasks."""
-    times = np.linspace(0, 3, number)
-    tasks = problem.sample_tasks(count, np.random.default_rng([seed, 1]))
-    exact = solutions(problem, tasks, times[None, :, None])
-    values = exact + noise * np.random.default_rng([seed, 2]).standard_normal(exact.shape)
-    return long_table(problem, times[None, :, None], values), tasks
-
-
 @pytest.mark.parametrize("noise_std", [0.001, None])
 def test_small_noise_gives_the_intervals_of_the_covariance(basis, oscillator, noise_std):
-    table, _ = simulated(oscillator, 30, 0.001, 12)
+    table, _, _ = simulated(oscillator, 30, 12, std=0.001)
     wald, found = (
         estimate(basis, table, noise_std=noise_std).table,
         estimate(basis, table, noise_std=noise_std, profile=True).table,
@@ -65,7 +56,7 @@ def direct_end(problem, values, times, unknowns, column, step, rise):
 def test_few_noisy_points_give_the_asymmetric_intervals_of_a_direct_search(basis, oscillator):
     """Queries whose intervals lie where the basis is good: to 1 % of their width, their asymmetry is up to 10 %."""
     number = 12
-    table, tasks = simulated(oscillator, 40, 0.1, number, seed=4)
+    table, tasks, _ = simulated(oscillator, 60, number, std=0.1, seed=4)
     found, wald = estimate(basis, table, profile=True).table, estimate(basis, table).table
     within = (found[["a1_low", "a2_low"]] > -0.5).all(axis=1) & (found[["a1_high", "a2_high"]] < 1.7).all(axis=1)
     chosen = found.index[within][:4]
@@ -93,7 +84,7 @@ def test_few_noisy_points_give_the_asymmetric_intervals_of_a_direct_search(basis
 
 def test_what_the_data_leave_open_is_infinite_and_known_values_stay(basis, oscillator):
     """Where u stands still at 1, only a2 + a3 = 0 is known, and nothing of a1."""
-    table, _ = simulated(oscillator, 1, 0.0, 30)
+    table, _, _ = simulated(oscillator, 1, 30)
     still = table.assign(u=1 + 0.05 * np.random.default_rng(0).normal(size=30))
     found = estimate(basis, still.assign(a3=-0.5), profile=True, noise_std=0.05).table.iloc[0]
     assert np.isinf(found["a1_high"])

@@ -6,26 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from simulated import simulated
 
 from ipbasis import InputError, estimate
 from ipbasis.estimates.resimulate import Resimulation, fitted_initial_values, resimulate, with_resimulation
 from ipbasis.observations.long_form import check_observations
-from ipbasis.observations.simulate import ObservationSettings, long_table
 from ipbasis.problem.declaration import Tasks
-from ipbasis.reference.solutions import solutions
 from ipbasis.search.noise import Errors, Estimated
 from ipbasis.search.solver import GaussNewton
-
-
-def simulated(problem, count, noise, number=60, layout="equispaced", seed=0):
-    """Observations, tasks and noise; gaussian noise in percent of the largest value."""
-    tasks = problem.sample_tasks(count, np.random.default_rng([seed, 1]))
-    sampling = ObservationSettings(
-        number=number, layout=layout, noise=noise, noise_unit="percent", noise_kind="gaussian", seed=seed
-    )
-    points = sampling.points(problem, count)
-    values, std = sampling.disturb(solutions(problem, tasks, points))
-    return long_table(problem, points, values), tasks, std
 
 
 def solved(basis, table):
@@ -40,7 +28,7 @@ def shifted(fit, parameters):
 
 @pytest.mark.parametrize("layout", ["equispaced", "own"])
 def test_a_good_fit_is_confirmed(basis, oscillator, layout):
-    table, _, _ = simulated(oscillator, 40, noise=2, layout=layout)
+    table, _, _ = simulated(oscillator, 40, 60, noise=2, layout=layout)
     found, plain = estimate(basis, table, resimulate=True).table, estimate(basis, table).table
     assert list(found) == [*plain.columns[:-2], "resimulation_rms", "status", "message"]
     # rounding differs from run to run, and flat valleys make something of it
@@ -55,28 +43,28 @@ def test_a_good_fit_is_confirmed(basis, oscillator, layout):
 @pytest.mark.parametrize("noise", [0, 1e-3])
 def test_clean_data_raise_no_alarm(basis, oscillator, lotka_volterra_basis, noise):
     for one in (basis, lotka_volterra_basis):
-        table, _, _ = simulated(one.problem, 60, noise=noise)
+        table, _, _ = simulated(one.problem, 60, 60, noise=noise)
         found, plain = estimate(one, table, resimulate=True).table, estimate(one, table).table
         assert (found["status"] == plain["status"]).all()
-    table, _, _ = simulated(oscillator, 60, noise=0)
+    table, _, _ = simulated(oscillator, 60, 60, noise=0)
     assert estimate(basis, table, resimulate=True).table["resimulation_rms"].max() < 1e-6
 
 
 def test_errors_of_the_cells_are_the_unit(basis, oscillator):
-    table, _, std = simulated(oscillator, 40, noise=2)
+    table, _, std = simulated(oscillator, 40, 60, noise=2)
     table["u_std"] = std[table["query"]]
     found = estimate(basis, table, resimulate=True).table
     assert found["resimulation_rms"].mean() == pytest.approx(1, abs=0.1)
 
 
 def test_initial_values_are_those_of_the_fit(basis, oscillator):
-    table, tasks, _ = simulated(oscillator, 5, noise=0)
+    table, tasks, _ = simulated(oscillator, 5, 60, noise=0)
     solution = solved(basis, table).solution
     assert fitted_initial_values(basis, solution.readouts) == pytest.approx(tasks.initial, abs=1e-6)
 
 
 def test_estimates_that_do_not_belong_to_the_data_are_told(basis, oscillator):
-    table, _, _ = simulated(oscillator, 10, noise=1)
+    table, _, _ = simulated(oscillator, 10, 60, noise=1)
     fit = solved(basis, table)
     good = resimulate(basis, fit)
     bad = resimulate(basis, shifted(fit, fit.solution.parameters + 0.5 * (torch.arange(10) % 2)[:, None]))
@@ -92,7 +80,7 @@ def test_estimates_that_do_not_belong_to_the_data_are_told(basis, oscillator):
 
 def test_a_query_that_cannot_be_integrated_leaves_the_others_alone(lotka_volterra_basis):
     problem = lotka_volterra_basis.problem
-    table, _, _ = simulated(problem, 12, noise=1)
+    table, _, _ = simulated(problem, 12, 60, noise=1)
     fit = solved(lotka_volterra_basis, table)
     good = resimulate(lotka_volterra_basis, fit)
     wild = fit.solution.parameters.clone()
@@ -117,8 +105,7 @@ def test_what_cannot_be_integrated_is_told():
 
 def test_formulas_of_unknown_terms_are_integrated(lotka_volterra_basis, lotka_volterra):
     basis = lotka_volterra_basis.for_problem(lotka_volterra)
-    table, tasks, std = simulated(lotka_volterra, 8, noise=1)
-    table["alpha"], table["gamma"] = (tasks.parameters[table["query"], i] for i in (0, 2))
+    table, _, std = simulated(lotka_volterra, 8, 60, noise=1, known=["alpha", "gamma"])
     found = estimate(basis, table, resimulate=True).table
     good = (found["status"] == "ok").to_numpy()
     assert good.sum() >= 4

@@ -5,16 +5,14 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
-from conftest import closed_form
+from simulated import simulated
 
 from ipbasis import InputError, estimate
 from ipbasis.estimates import stream
 from ipbasis.estimates.stream import estimate_file
 from ipbasis.observations.long_form import InputWarning
-from ipbasis.observations.simulate import long_table
 
 NUMBER = 15  # observations of a query
 CHUNK = 120 * NUMBER
@@ -23,15 +21,7 @@ CHUNK = 120 * NUMBER
 @pytest.fixture(scope="module")
 def table(oscillator):
     """Observations of 40 queries with 1 % noise."""
-    return simulated(oscillator, 40)
-
-
-def simulated(problem, count):
-    tasks = problem.sample_tasks(count, np.random.default_rng(1))
-    times = np.linspace(0, 3, NUMBER)
-    values = closed_form(tasks.parameters, tasks.initial, times)
-    noise = 0.01 * np.abs(values).max(1, keepdims=True) * np.random.default_rng(2).normal(size=values.shape)
-    return long_table(problem, times[None, :, None], (values + noise)[..., None])
+    return simulated(oscillator, 40, NUMBER, noise=1)[0]
 
 
 def written(table, path):
@@ -89,7 +79,7 @@ def command(output):
 
 def test_killed_and_started_again_every_query_comes_once(basis, oscillator, tmp_path):
     basis.save(tmp_path / "basis")
-    written(simulated(oscillator, 600), tmp_path / "o.parquet")
+    written(simulated(oscillator, 600, NUMBER, noise=1)[0], tmp_path / "o.parquet")
     parts = tmp_path / "e.parquet.parts"
     with subprocess.Popen(command("e.parquet"), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         while not list(parts.glob("part-*")):
