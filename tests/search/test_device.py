@@ -7,16 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from simulated import simulated
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
 from ipbasis.observations.long_form import check_observations
-from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
 from ipbasis.published.solvers import PublishedAdam
-from ipbasis.reference.ode import integrate
 from ipbasis.search import joint
 from ipbasis.search.assemble import AffinePhysics, assemble, reduce_physics
 from ipbasis.search.gauss_newton import GaussNewtonSettings, gauss_newton
@@ -78,11 +77,7 @@ def test_nothing_of_the_search_stays_on_the_cpu(name, layout, given, request):
     parameter = next(iter(basis.problem.parameters))
     problem = basis.problem.with_knowledge(priors={parameter: {"normal": [1.0, 1.0]}}, bounds={parameter: [0, None]})
     basis = basis.for_problem(problem)
-    rng = np.random.default_rng(0)
-    tasks = problem.sample_tasks(6, rng)
-    times = np.sort(rng.uniform(*problem.domain[0], (6 if layout == "own" else 1, 40)), axis=1)
-    values = np.stack([integrate(problem, tasks[i : i + 1], times[i % len(times)])[0] for i in range(6)])
-    table = long_table(problem, times[..., None], values + 0.01 * rng.standard_normal(values.shape))
+    table, tasks, _ = simulated(problem, 6, 40, std=0.01, layout=layout)
     table["initial_" + problem.fields[0]] = tasks.initial[table["query"], 0]
     batch = next(check_observations(table, problem).batches(6))
     settings = GaussNewtonSettings()
@@ -119,9 +114,7 @@ def test_two_devices_are_told_apart():
 
 def test_estimates_come_back(basis):
     """On another device of the same kind, the result is the same."""
-    tasks = basis.problem.sample_tasks(3, np.random.default_rng(0))
-    times = np.linspace(0, 3, 30)
-    table = long_table(basis.problem, times[None, :, None], integrate(basis.problem, tasks, times))
+    table, _, _ = simulated(basis.problem, 3, 30)
     here, there = estimate(basis, table), estimate(basis, table, device="cpu:0")
     assert there.table["a1"].to_numpy() == pytest.approx(here.table["a1"].to_numpy(), rel=1e-6)
     assert (there.table["status"] == "ok").all()
@@ -131,11 +124,7 @@ def test_estimates_come_back(basis):
 @pytest.mark.parametrize("name", ["basis", "lotka_volterra_basis"])
 def test_estimates_on_a_gpu(name, request):
     basis = request.getfixturevalue(name)
-    tasks = basis.problem.sample_tasks(20, np.random.default_rng(0))
-    times = np.linspace(*basis.problem.domain[0], 60)
-    values = integrate(basis.problem, tasks, times)
-    noise = 0.01 * np.random.default_rng(1).standard_normal(values.shape)
-    table = long_table(basis.problem, times[None, :, None], values + noise)
+    table, _, _ = simulated(basis.problem, 20, 60, std=0.01)
     here, there = estimate(basis, table).table, estimate(basis, table, device="cuda").table
     for parameter in basis.problem.parameters:
         difference = (here[parameter] - there[parameter]).abs()

@@ -3,24 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from simulated import observed, simulated
 
 from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
-from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
-from ipbasis.reference.ode import integrate
 from ipbasis.search.priors import priors_of
 
 NAMES = ["a1", "a2", "a3"]
-
-
-def observed(oscillator, queries=40, noise=0.3, seed=0, **ranges):
-    """Noisy observations of the oscillator, and the tasks behind them."""
-    tasks = oscillator.with_ranges(parameters=ranges).sample_tasks(queries, np.random.default_rng(seed))
-    times = np.linspace(0, 3, 40)
-    values = integrate(oscillator, tasks, times)
-    values = values + noise * np.random.default_rng(seed + 1).standard_normal(values.shape)
-    return long_table(oscillator, times[None, :, None], values), tasks
 
 
 def test_residual_and_slope_of_priors(oscillator):
@@ -50,10 +40,7 @@ def test_estimates_keep_to_bounds_and_are_as_good_as_can_be_there(name_of_basis,
     name = next(iter(problem.parameters))
     tasks = problem.with_ranges(parameters={name: beyond}).sample_tasks(8, np.random.default_rng(0))
     tasks = Tasks(tasks.parameters, np.abs(tasks.initial) + 0.2)
-    times = np.linspace(*problem.domain[0], 60)
-    values = integrate(problem, tasks, times)
-    values = values + noise * np.random.default_rng(1).standard_normal(values.shape)
-    table = long_table(problem, times[None, :, None], values)
+    table, _ = observed(problem, tasks, 60, std=noise)
     bounded = estimate(basis.for_problem(problem.with_knowledge(bounds={name: [None, 1.2]})), table, noise_std=noise)
     fixed = estimate(basis.for_problem(problem.with_knowledge(fixed={name: 1.2})), table, noise_std=noise)
     assert (bounded.table[name] == 1.2).all()
@@ -66,7 +53,7 @@ def test_estimates_keep_to_bounds_and_are_as_good_as_can_be_there(name_of_basis,
 
 def test_a_normal_prior_counts_like_one_more_observation(basis, oscillator):
     """Where the likelihood is nearly normal, precision adds up and the estimate is the weighted mean."""
-    table, _ = observed(oscillator, noise=0.05)
+    table, _, _ = simulated(oscillator, 40, 40, std=0.05)
     alone = estimate(basis, table, noise_std=0.05).table
     mean, std = 0.6, float(alone["a2_std"].median())
     known = basis.for_problem(oscillator.with_knowledge(priors={"a2": {"normal": [mean, std]}}))
@@ -80,7 +67,7 @@ def test_a_normal_prior_counts_like_one_more_observation(basis, oscillator):
 
 
 def test_a_lognormal_prior_keeps_a_parameter_positive(basis, oscillator):
-    table, _ = observed(oscillator, noise=1.0, a1=[0.01, 0.02])
+    table, _, _ = simulated(oscillator, 40, 40, std=1, parameters={"a1": [0.01, 0.02]})
     free = estimate(basis, table).table
     known = basis.for_problem(oscillator.with_knowledge(priors={"a1": {"lognormal": [0.015, 0.3]}}))
     found = estimate(known, table).table
@@ -96,10 +83,7 @@ def test_given_initial_values_sharpen_the_estimate(name_of_basis, request):
     problem = basis.problem
     tasks = problem.sample_tasks(60, np.random.default_rng(3))
     tasks = Tasks(tasks.parameters, np.abs(tasks.initial) + 0.2)
-    times = np.linspace(*problem.domain[0], 30)[1:]
-    values = integrate(problem, tasks, times)
-    values = values + 0.05 * np.random.default_rng(1).standard_normal(values.shape)
-    table = long_table(problem, times[None, :, None], values)
+    table, _ = observed(problem, tasks, np.linspace(*problem.domain[0], 30)[1:], std=0.05)
     name = problem.known_names[-1]
     given = np.where(np.arange(60) < 40, tasks.initial[:, -1], np.nan)
     free = estimate(basis, table, noise_std=0.05)
@@ -120,7 +104,7 @@ def test_given_initial_values_sharpen_the_estimate(name_of_basis, request):
 
 def test_queries_that_give_initial_values_may_settle_first(basis, oscillator):
     """Clean and given beside noisy and open, either way round: each as if it were alone."""
-    table, tasks = observed(oscillator, queries=2, noise=0.0)
+    table, tasks, _ = simulated(oscillator, 2, 40)
     noisy = table["query"] == 1
     noise = 0.5 * np.random.default_rng(0).standard_normal(len(table))
     table["u"] += noise * noisy
@@ -134,7 +118,7 @@ def test_queries_that_give_initial_values_may_settle_first(basis, oscillator):
 
 
 def test_a_value_in_the_table_stands_before_a_fixed_one(basis, oscillator):
-    table, _ = observed(oscillator, queries=3)
+    table, _, _ = simulated(oscillator, 3, 40, std=0.3)
     fixed = basis.for_problem(oscillator.with_knowledge(fixed={"a1": 0.5}))
     given = table.assign(a1=np.where(table["query"] == 1, 0.7, np.nan))
     assert estimate(fixed, given).table["a1"].tolist() == [0.5, 0.7, 0.5]
@@ -143,11 +127,10 @@ def test_a_value_in_the_table_stands_before_a_fixed_one(basis, oscillator):
 def test_few_data_and_distributions_leave_degrees_of_freedom(basis, oscillator):
     """Six observations of three parameters that are known beforehand: four are left after the initial values."""
     tasks = Tasks(np.zeros((300, 3)), oscillator.sample_tasks(300, np.random.default_rng(0)).initial)
-    times = np.linspace(0, 3, 6)
     priors = {name: {"normal": [0, 1e-4]} for name in NAMES}
     shifted = oscillator.with_knowledge(priors=priors)
-    values = integrate(oscillator, tasks, times) + 0.3 * np.random.default_rng(1).standard_normal((300, 6, 1))
-    found = estimate(basis.for_problem(shifted), long_table(oscillator, times[None, :, None], values))
+    table, _ = observed(oscillator, tasks, 6, std=0.3)
+    found = estimate(basis.for_problem(shifted), table)
     assert np.sqrt((found.table["noise_std"] ** 2).mean()) == pytest.approx(0.3, rel=0.1)
     assert found.freedom == pytest.approx(4, abs=0.1)
 
@@ -162,7 +145,7 @@ def test_parameters_of_very_different_size(basis, oscillator):
             "equations": ["u_tt + 1e8*a1*u_t + a2/1e6*u + a3"],
         }
     )
-    table, _ = observed(oscillator, noise=0.05)
+    table, _, _ = simulated(oscillator, 40, 40, std=0.05)
     plain, other = estimate(basis, table).table, estimate(basis.for_problem(scaled), table).table
     factors = {"a1": 1e8, "a2": 1e-6, "a3": 1.0}
     for name, factor in factors.items():

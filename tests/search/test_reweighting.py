@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from simulated import cramer_rao
 
 from ipbasis import Basis, InputError, estimate
 from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Tasks
 from ipbasis.published.solvers import PublishedAdam
-from ipbasis.reference.sensitivities import sensitivities
 from ipbasis.reference.solutions import solutions
 from ipbasis.search.noise import Errors
 from ipbasis.search.residuals import Residuals, _unequal
@@ -27,22 +27,14 @@ def best() -> Basis:
     return Basis.load(Path(__file__).parents[2] / "models" / "lotka_volterra" / "best")
 
 
-def simulated(problem, count, times, seed=0, initial=None):
-    """Exact solutions (queries, n, F) of random tasks, and a generator for their noise."""
-    tasks = problem.with_ranges(initial=initial).sample_tasks(count, np.random.default_rng([seed, 1]))
-    return tasks, solutions(problem, tasks, times), np.random.default_rng([seed, 2])
+def exact_solutions(problem, count, times=TIMES, initial=None):
+    """Random tasks, their exact solutions (queries, n, F), and a generator for the noise."""
+    tasks = problem.with_ranges(initial=initial).sample_tasks(count, np.random.default_rng([0, 1]))
+    return tasks, solutions(problem, tasks, times), np.random.default_rng([0, 2])
 
 
-def populations(best, count, seed=0):
-    return simulated(best.problem, count, TIMES, seed, {"x": [0.3, 2], "y": [0.3, 2]})
-
-
-def bounds(problem, tasks, times, std, count, known=()):
-    """(queries, P) smallest possible standard errors for noise of standard deviation (queries or 1, n or 1, F)."""
-    rows = np.delete(sensitivities(problem, tasks, times) / std[..., None], known, axis=3)
-    rows = rows.reshape(len(tasks), -1, rows.shape[3])
-    inverse = np.linalg.inv(np.einsum("qiu,qiv->quv", rows, rows))
-    return np.sqrt(np.einsum("quu->qu", inverse))[:, : count - len(known)]
+def populations(best, count, times=TIMES):
+    return exact_solutions(best.problem, count, times, {"x": [0.3, 2], "y": [0.3, 2]})
 
 
 def ratios(table, tasks, names, bound):
@@ -65,7 +57,7 @@ def test_each_field_has_noise_of_its_own(best):
     std = np.array([0.01, 0.5])
     table = long_table(best.problem, TIMES, exact + std * rng.standard_normal(exact.shape))
     found = estimate(best, table).table
-    bound = bounds(best.problem, tasks, TIMES, std[None, None], 4)
+    bound = cramer_rao(best.problem, tasks, TIMES, std[None, None])
     errors = np.abs(ratios(found, tasks, PREDATORS, bound))
     assert np.median(errors) == pytest.approx(NORMAL_MEDIAN, abs=0.15)
     assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.05)
@@ -99,11 +91,11 @@ def test_equal_noise_is_estimated_as_one(best):
 def test_few_observations_do_not_hide_the_noise(best):
     """15 points and 64 functions: a fit could follow every observation, and leave no noise to estimate."""
     times = np.linspace(0, 10, 15)[None, :, None]
-    tasks, exact, rng = simulated(best.problem, 20, times, 0, {"x": [0.3, 2], "y": [0.3, 2]})
+    tasks, exact, rng = populations(best, 20, times)
     found = estimate(best, long_table(best.problem, times, exact + 0.05 * rng.standard_normal(exact.shape))).table
     assert (found["status"] == "ok").mean() > 0.8
     assert found["noise_std"].median() == pytest.approx(0.05, rel=0.15)
-    errors = ratios(found, tasks, PREDATORS, bounds(best.problem, tasks, times, np.full((1, 1, 2), 0.05), 4))
+    errors = ratios(found, tasks, PREDATORS, cramer_rao(best.problem, tasks, times, np.full((1, 1, 2), 0.05)))
     assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.2)
 
 
@@ -126,7 +118,7 @@ def test_lognormal_noise_reaches_the_bound_of_its_logarithm(best):
     tasks, exact, rng = populations(best, 40)
     table = long_table(best.problem, TIMES, exact * np.exp(0.1 * rng.standard_normal(exact.shape)))
     found = estimate(best, table, noise="lognormal").table
-    errors = ratios(found, tasks, PREDATORS, bounds(best.problem, tasks, TIMES, 0.1 * exact, 4))
+    errors = ratios(found, tasks, PREDATORS, cramer_rao(best.problem, tasks, TIMES, 0.1 * exact))
     assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.12)
     assert np.abs(np.median(errors, axis=0)).max() < 0.5  # the standard error of the median is 0.2
     assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.07)  # four correlated ones of 40 queries
@@ -138,13 +130,13 @@ def test_lognormal_noise_reaches_the_bound_of_its_logarithm(best):
 def test_lognormal_noise_of_linear_equations(basis, oscillator, given):
     """10 % on oscillators that stay above zero, a3 known: without it few of them tell their parameters."""
     times = np.linspace(0, 3, 60)[None, :, None]
-    tasks, exact, rng = simulated(oscillator, 600, times, 0, {"u": [1, 5], "u_t": [0, 5]})
+    tasks, exact, rng = exact_solutions(oscillator, 600, times, {"u": [1, 5], "u_t": [0, 5]})
     kept = (exact > 0.2).all(axis=(1, 2))
     tasks, exact = Tasks(tasks.parameters[kept], tasks.initial[kept]), exact[kept]
     table = long_table(oscillator, times, exact * np.exp(0.1 * rng.standard_normal(exact.shape)))
     table["a3"] = tasks.parameters[table["query"], 2]
     found = estimate(basis, table, noise="lognormal", noise_std=0.1 if given else None).table
-    bound = bounds(oscillator, tasks, times, 0.1 * exact, 3, known=[2])
+    bound = cramer_rao(oscillator, tasks, times, 0.1 * exact, known=[2])
     rows = (bound < 0.3).all(axis=1)
     assert rows.sum() > 100
     errors = ((found[OSCILLATOR].to_numpy() - tasks.parameters)[:, :2] / bound)[rows]
@@ -157,7 +149,7 @@ def test_lognormal_noise_of_linear_equations(basis, oscillator, given):
 
 def oscillations(oscillator, count=200, number=60):
     times = np.linspace(0, 3, number)[None, :, None]
-    tasks, exact, rng = simulated(oscillator, count, times)
+    tasks, exact, rng = exact_solutions(oscillator, count, times)
     return times, tasks, exact, 0.02 * rng.standard_normal(exact.shape), rng
 
 
@@ -172,7 +164,7 @@ def test_huber_stands_outliers(basis, oscillator, given):
     table = long_table(oscillator, times, exact + spoilt)
     robust = estimate(basis, table, loss="huber", noise_std=std).table
     squares = estimate(basis, table, noise_std=std).table
-    bound = bounds(oscillator, tasks, times, np.full((1, 1, 1), 0.02), 3)
+    bound = cramer_rao(oscillator, tasks, times, np.full((1, 1, 1), 0.02))
     rows = (bound < 0.3).all(axis=1)
     size = {
         name: np.median(np.abs(ratios(found, tasks, OSCILLATOR, bound))[rows])
@@ -192,7 +184,7 @@ def test_huber_costs_little_without_outliers(basis, oscillator):
     times, tasks, exact, noise, _ = oscillations(oscillator)
     table = long_table(oscillator, times, exact + noise)
     squares, robust = estimate(basis, table).table, estimate(basis, table, loss="huber").table
-    bound = bounds(oscillator, tasks, times, np.full((1, 1, 1), 0.02), 3)
+    bound = cramer_rao(oscillator, tasks, times, np.full((1, 1, 1), 0.02))
     rows = (bound < 0.3).all(axis=1)
     errors = [np.sqrt(np.mean(ratios(t, tasks, OSCILLATOR, bound)[rows] ** 2)) for t in (squares, robust)]
     assert errors[1] / errors[0] == pytest.approx(1.026, abs=0.05)
@@ -211,7 +203,7 @@ def test_huber_of_nonlinear_equations_with_missing_cells_and_points_of_their_own
     kept = table[rng.random(len(table)) < 0.5 + 0.5 * (table["query"] % 2)]
     found = estimate(best, kept, loss="huber").table
     assert found["query"].tolist() == list(range(24))
-    bound = np.stack([bounds(best.problem, tasks[i : i + 1], TIMES, _cells(kept, i), 4)[0] for i in range(len(tasks))])
+    bound = np.stack([cramer_rao(best.problem, tasks[i : i + 1], TIMES, _cells(kept, i))[0] for i in range(len(tasks))])
     errors = np.abs(ratios(found, tasks, PREDATORS, bound))
     assert np.median(errors) < 1.3 * NORMAL_MEDIAN
     assert coverage(found, tasks, PREDATORS) == pytest.approx(0.95, abs=0.05)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from simulated import simulated
 
 from ipbasis import InputError, estimate
-from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.solvers import PublishedAdam, PublishedTermNetworks
 from ipbasis.reference.solutions import solutions
@@ -20,15 +20,11 @@ def terms_basis(lotka_volterra_basis, lotka_volterra):
     return lotka_volterra_basis.for_problem(lotka_volterra)
 
 
-def simulated(problem, count, noise=0.0, low=0.5, high=1.5):
-    ranges = {name: [low, high] for name in problem.parameters}
-    drawn = problem.with_ranges(ranges, {"x": [0.1, 2.1], "y": [0.1, 2.1]})
-    tasks = drawn.sample_tasks(count, np.random.default_rng(3))
-    exact = solutions(problem, tasks, TIMES[None, :, None])
-    noisy = exact + noise * np.random.default_rng(4).standard_normal(exact.shape)
-    table = long_table(problem, TIMES[None, :, None], noisy)
-    known = {name: tasks.parameters[table["query"], i] for i, name in ((0, "alpha"), (2, "gamma"))}
-    return table.assign(**known), tasks, true_terms(problem, tasks, TIMES[None, :, None])
+def with_terms(problem, count, std=0.0, low=0.5, high=1.5):
+    """Observations with alpha and gamma given, tasks, and the true terms."""
+    ranges, initial = dict.fromkeys(problem.parameters, (low, high)), {"x": [0.1, 2.1], "y": [0.1, 2.1]}
+    table, tasks, _ = simulated(problem, count, TIMES, 0, ranges, initial, std=std, known=["alpha", "gamma"])
+    return table, tasks, true_terms(problem, tasks, TIMES[None, :, None])
 
 
 @pytest.mark.parametrize(
@@ -38,13 +34,13 @@ def simulated(problem, count, noise=0.0, low=0.5, high=1.5):
 def test_terms_along_the_trajectory(terms_basis, lotka_volterra, solver, inside, outside):
     """The mean absolute errors to reach of the published 0.024 and 0.11, on 30 queries of each range."""
     for low, high, bar in ((0.5, 1.5, inside), (1.5, 2.5, outside)):
-        table, _, truth = simulated(lotka_volterra, 30, low=low, high=high)
+        table, _, truth = with_terms(lotka_volterra, 30, low=low, high=high)
         found = estimate(terms_basis, table, solver)
         assert np.abs(found.terms(TIMES) - truth).mean() < bar
 
 
 def test_the_library_gives_the_formula(terms_basis, lotka_volterra):
-    table, tasks, _ = simulated(lotka_volterra, 20)
+    table, tasks, _ = with_terms(lotka_volterra, 20)
     found = estimate(terms_basis, table).table
     assert found["f_xy"].to_numpy() == pytest.approx(tasks.parameters[:, 1], abs=2e-3)
     assert found["g_xy"].to_numpy() == pytest.approx(tasks.parameters[:, 3], abs=2e-3)
@@ -56,7 +52,7 @@ def test_the_library_gives_the_formula(terms_basis, lotka_volterra):
 
 def test_error_bars_of_coefficients_hold(terms_basis, lotka_volterra):
     """Where only the true function is kept: root mean square of error over error bar near 1."""
-    table, tasks, _ = simulated(lotka_volterra, 60, noise=0.02)
+    table, tasks, _ = with_terms(lotka_volterra, 60, std=0.02)
     found = estimate(terms_basis, table).table
     kept = found["f"].str.fullmatch(r"[\d.]+\*x\*y").to_numpy() & found["g"].str.fullmatch(r"[\d.]+\*x\*y").to_numpy()
     assert kept.sum() > 15
@@ -66,7 +62,7 @@ def test_error_bars_of_coefficients_hold(terms_basis, lotka_volterra):
 
 
 def test_terms_on_a_grid_agree_with_the_truth_where_data_came_by(terms_basis, lotka_volterra):
-    table, tasks, _ = simulated(lotka_volterra, 10)
+    table, tasks, _ = with_terms(lotka_volterra, 10)
     grid = np.array([[0.5, 0.5], [1.0, 1.0]])
     truth = np.stack([tasks.parameters[:, [1, 3]] * 0.25, tasks.parameters[:, [1, 3]]], axis=1)
     library = estimate(terms_basis, table, "library")
@@ -80,7 +76,7 @@ def test_terms_on_a_grid_agree_with_the_truth_where_data_came_by(terms_basis, lo
 
 
 def test_free_form_with_noise_has_a_fit_and_a_band(terms_basis, lotka_volterra):
-    table, tasks, truth = simulated(lotka_volterra, 10, noise=0.02)
+    table, tasks, truth = with_terms(lotka_volterra, 10, std=0.02)
     found = estimate(terms_basis, table, "free_form")
     assert (found.table["status"] == "ok").all()
     assert found.table["noise_std"].median() == pytest.approx(0.02, rel=0.2)
@@ -91,7 +87,7 @@ def test_free_form_with_noise_has_a_fit_and_a_band(terms_basis, lotka_volterra):
 
 
 def test_the_published_networks_give_terms_too(terms_basis, lotka_volterra):
-    table, _, truth = simulated(lotka_volterra, 4)
+    table, _, truth = with_terms(lotka_volterra, 4)
     found = estimate(terms_basis, table, PublishedTermNetworks(steps=300))
     assert found.terms(TIMES).shape == truth.shape
     assert found.terms_on(np.ones((3, 2))).shape == (4, 3, 2)
@@ -121,7 +117,7 @@ def test_parameters_that_only_the_truth_holds_are_not_searched(lotka_volterra):
     ],
 )
 def test_a_library_that_does_not_fit_is_refused(terms_basis, lotka_volterra, expression, reason):
-    table, _, _ = simulated(lotka_volterra, 1)
+    table, _, _ = with_terms(lotka_volterra, 1)
     with pytest.raises(InputError) as refused:
         estimate(terms_basis, table, Library(expressions=[expression]))
     assert reason in str(refused.value)
@@ -133,7 +129,7 @@ def test_two_functions_of_one_column_are_refused(lotka_volterra):
 
 
 def test_solvers_that_do_not_fit_are_refused(terms_basis, lotka_volterra_basis, lotka_volterra):
-    table, _, _ = simulated(lotka_volterra, 1)
+    table, _, _ = with_terms(lotka_volterra, 1)
     with pytest.raises(InputError, match="has no unknown terms"):
         estimate(lotka_volterra_basis, table.drop(columns=["alpha", "gamma"]), "library")
     with pytest.raises(InputError, match="give it in a column 'alpha'"):
@@ -144,7 +140,7 @@ def test_solvers_that_do_not_fit_are_refused(terms_basis, lotka_volterra_basis, 
 
 @pytest.mark.parametrize("solver", ["library", "free_form"])
 def test_terms_of_broken_queries_are_nan(terms_basis, lotka_volterra, solver):
-    table, _, _ = simulated(lotka_volterra, 3)
+    table, _, _ = with_terms(lotka_volterra, 3)
     whole = estimate(terms_basis, table, solver)
     gone = ["x", "y"] if solver == "library" else ["alpha"]  # without a formula it has to be given
     found = estimate(
@@ -159,7 +155,7 @@ def test_terms_of_broken_queries_are_nan(terms_basis, lotka_volterra, solver):
 
 def test_equations_that_do_not_determine_the_terms_are_refused(terms_basis, lotka_volterra):
     values = lotka_volterra.model_dump() | {"equations": ["x_t - alpha*x + f + g", "y_t + gamma*y"]}
-    table, _, _ = simulated(lotka_volterra, 1)
+    table, _, _ = with_terms(lotka_volterra, 1)
     with pytest.raises(InputError, match="do not determine f, g"):
         estimate(terms_basis.for_problem(Problem(**values)), table, "free_form")
 
