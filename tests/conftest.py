@@ -6,7 +6,7 @@ import torch
 
 from ipbasis.features.quadrature import gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
-from ipbasis.offline.artefact import Basis
+from ipbasis.offline.artefact import Accuracy, Basis, Record
 from ipbasis.offline.build import build_basis
 from ipbasis.offline.compression import CompressionSettings
 from ipbasis.offline.forward import ForwardSettings
@@ -85,6 +85,15 @@ def lotka_volterra_basis() -> Basis:
     truth = integrate(problem, tasks, gauss_legendre(problem.domain, 100).points[:, 0].numpy())
     compression = CompressionSettings(tasks=200, tolerance=1e-8, seed=1)
     return build_basis(problem, trunk, size, forward, compression, 100, tasks, truth)
+
+
+def untrained(problem: Problem, width: int, depth: int, dtype: str = "float64") -> Basis:
+    """The raw features of an untrained trunk, as the published recipe uses those of a trained one."""
+    settings = TrunkSettings(width=width, depth=depth, dtype=dtype)
+    trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
+    accuracy = Accuracy(residual=1e-3, solution=1e-3)
+    record = Record(problem=problem, trunk=settings, functions=width + 1, quadrature_points=20, accuracy=accuracy)
+    return Basis(trunk, torch.eye(width + 1, dtype=torch.float64), record)
 
 
 def closed_form(parameters: np.ndarray, initial: np.ndarray, times: np.ndarray) -> np.ndarray:

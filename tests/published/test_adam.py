@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import untrained
+from simulated import simulated
 
 from ipbasis import InputError, estimate
 from ipbasis.features.quadrature import equispaced
-from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.observations.long_form import Batch
 from ipbasis.observations.simulate import long_table
-from ipbasis.offline.artefact import Accuracy, Basis, Record
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.adam import (
     AdamReadouts,
@@ -22,16 +22,6 @@ from ipbasis.published.adam import (
 )
 from ipbasis.published.misfit import reduce_misfit
 from ipbasis.published.solvers import PublishedAdam
-from ipbasis.reference.ode import integrate
-
-
-def untrained(problem, width, depth, dtype="float64"):
-    """The raw features of an untrained trunk, as the published recipe uses those of a trained one."""
-    settings = TrunkSettings(width=width, depth=depth, dtype=dtype)
-    trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
-    accuracy = Accuracy(residual=1e-3, solution=1e-3)
-    record = Record(problem=problem, trunk=settings, functions=width + 1, quadrature_points=20, accuracy=accuracy)
-    return Basis(trunk, torch.eye(width + 1, dtype=torch.float64), record)
 
 
 def test_gradient_agrees_with_autograd(oscillator):
@@ -62,9 +52,7 @@ def test_gradient_agrees_with_autograd(oscillator):
 
 @pytest.fixture
 def clean(oscillator):
-    tasks = oscillator.sample_tasks(30, np.random.default_rng(2))
-    times = np.linspace(0, 3, 100)
-    return long_table(oscillator, times[None, :, None], integrate(oscillator, tasks, times)), tasks
+    return simulated(oscillator, 30)[:2]
 
 
 def test_more_steps_lower_the_loss_and_the_error_of_the_fit(basis, clean):

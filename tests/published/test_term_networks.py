@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from conftest import untrained
 
 from ipbasis.features.quadrature import equispaced
-from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.observations.long_form import Batch
-from ipbasis.offline.artefact import Accuracy, Basis, Record
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.misfit import reduce_misfit
 from ipbasis.published.stacked_networks import StackedNetworks
@@ -40,14 +39,6 @@ def growth() -> Problem:
         initial={"u": [0.1, 0.5]},
         unknown_terms={"f": {"of": ["u"], "truth": "u**2"}},
     )
-
-
-def untrained(problem, width, depth, dtype="float64"):
-    settings = TrunkSettings(width=width, depth=depth, dtype=dtype)
-    trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
-    accuracy = Accuracy(residual=1e-3, solution=1e-3)
-    record = Record(problem=problem, trunk=settings, functions=width + 1, quadrature_points=20, accuracy=accuracy)
-    return Basis(trunk, torch.eye(width + 1, dtype=torch.float64), record)
 
 
 def logistic(rates, starts, points):
