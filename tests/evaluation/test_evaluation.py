@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from simulated import simulated
 
 from ipbasis import estimate
 from ipbasis.evaluation import figures
@@ -18,8 +19,6 @@ from ipbasis.evaluation.metrics import (
 )
 from ipbasis.evaluation.tables import combine
 from ipbasis.observations.long_form import check_observations
-from ipbasis.observations.simulate import long_table
-from ipbasis.reference.ode import integrate
 
 
 def test_errors_follow_the_query_not_the_row():
@@ -109,11 +108,8 @@ def test_published_columns_come_first_and_sources_in_order():
 
 @pytest.fixture
 def fitted(basis, oscillator):
-    tasks = oscillator.sample_tasks(3, np.random.default_rng(0))
-    times = np.linspace(0, 3, 30)
-    values = integrate(oscillator, tasks, times)
-    values = values + 0.05 * np.random.default_rng(1).normal(size=values.shape)
-    observations = check_observations(long_table(oscillator, times[None, :, None], values), oscillator)
+    table, _, _ = simulated(oscillator, 3, 30, std=0.05)
+    observations = check_observations(table, oscillator)
     return estimate(basis, observations), observations
 
 
