@@ -6,20 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from simulated import simulated
 
 from ipbasis.cli import main
-from ipbasis.observations.simulate import long_table
-from ipbasis.reference.ode import integrate
 
 
 @pytest.fixture
 def place(basis, oscillator, tmp_path):
     """A directory with a basis and observations."""
     basis.save(tmp_path / "basis")
-    tasks = oscillator.sample_tasks(3, np.random.default_rng(0))
-    times = np.linspace(0, 3, 30)
-    values = integrate(oscillator, tasks, times)
-    long_table(oscillator, times[None, :, None], values).to_csv(tmp_path / "o.csv", index=False)
+    simulated(oscillator, 3, 30)[0].to_csv(tmp_path / "o.csv", index=False)
     return tmp_path
 
 
@@ -253,10 +249,7 @@ def test_problems():
 def with_terms(tmp_path, lotka_volterra_basis, lotka_volterra):
     """A directory with a basis for unknown terms and observations of two queries."""
     lotka_volterra_basis.for_problem(lotka_volterra).save(tmp_path / "basis")
-    tasks = lotka_volterra.sample_tasks(2, np.random.default_rng(3))
-    times = np.linspace(0, 10, 80)
-    table = long_table(lotka_volterra, times[None, :, None], integrate(lotka_volterra, tasks, times))
-    table["alpha"], table["gamma"] = (tasks.parameters[table["query"], i] for i in (0, 2))
+    table, _, _ = simulated(lotka_volterra, 2, 80, known=["alpha", "gamma"])
     table.to_csv(tmp_path / "o.csv", index=False)
     return tmp_path
 
