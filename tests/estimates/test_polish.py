@@ -43,6 +43,32 @@ def test_it_ends_at_the_maximum_likelihood_estimate_with_its_errors(basis, oscil
         assert found.correlation[i, 0, 1] == pytest.approx(correlation, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["basis", "lotka_volterra_basis"])
+def test_an_estimated_noise_is_that_of_the_polished_misfit(name, request):
+    """With one field as with two: the mean square misfit over the degrees of freedom that it left."""
+    basis = request.getfixturevalue(name)
+    problem = basis.problem
+    table, _, _ = simulated(problem, 6, 60, noise=1)
+    found = estimate(basis, table, polish=True).table
+    count = 60 * len(problem.fields)
+    expected = found["resimulation_rms"] * np.sqrt(count / (count - len(problem.unknown_ranges)))
+    polished = found["resimulation_rms"].notna() & (found["status"] == "ok")
+    assert polished.sum() >= 4
+    assert found["noise_std"][polished].to_numpy() == pytest.approx(expected[polished].to_numpy(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["basis", "lotka_volterra_basis"])
+def test_a_given_noise_is_held(name, request):
+    basis = request.getfixturevalue(name)
+    table, _, _ = simulated(basis.problem, 3, 60, noise=1)
+    found = estimate(basis, table, polish=True, noise_std=0.123).table
+    assert found["noise_std"].to_numpy() == pytest.approx(0.123)
+    columns = table.assign(**{f"{field}_std": 0.123 for field in basis.problem.fields})
+    by_cell = estimate(basis, columns, polish=True).table
+    both = ["p_std".replace("p", name) for name in basis.problem.parameters]
+    assert by_cell[both].to_numpy() == pytest.approx(found[both].to_numpy(), rel=1e-4)
+
+
 def test_outside_the_trained_range_it_covers_and_is_ok(basis, oscillator):
     """150 queries at twice the trained parameters: all of them out of range before; coverage known to 2 %."""
     far = oscillator.with_ranges(parameters={"a1": [2.5, 3], "a2": [2.5, 3]})

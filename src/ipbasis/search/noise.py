@@ -62,6 +62,10 @@ class ByQuery:
         """(B, n, F) weights of the observations in the misfit, 1; zero where nothing was observed."""
         return observed.double()
 
+    def by_field(self, observed: Tensor) -> Tensor:
+        """(B, F) the same for every field; NaN where nothing was observed."""
+        return self.by_query[:, None].where(observed.any(1), torch.nan)
+
 
 @dataclass(frozen=True)
 class ByCell:

@@ -80,11 +80,8 @@ def fit_once(batch: Batch, noise: Noise, total: Noise, solution: Solution, terms
         terms: that it found.
     """
     observed = torch.as_tensor(batch.observed)
-    if isinstance(noise, ByCell):
-        by_field = noise.by_field(observed)
-    else:
-        by_field = solution.noise_std[:, None].where(observed.any(1), torch.nan)
     held, own = (ByQuery(solution.noise_std) if isinstance(one, Estimated) else one for one in (total, noise))
+    by_field = own.by_field(observed)
     return Fit(solution, batch, held, own, by_field, noise.given, terms)
 
 
