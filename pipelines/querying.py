@@ -172,7 +172,7 @@ def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float
     """Mean squared difference between observations and fitted solutions with readouts (queries, F, K)."""
     fields = basis.problem.fields
     values = observed.observations[fields].to_numpy().reshape(len(readouts), -1, len(fields))
-    features = basis.features(observed.points.reshape(-1, observed.points.shape[2]))
+    features = basis.functions(observed.points.reshape(-1, observed.points.shape[2]))
     features = np.broadcast_to(
         features.reshape(*observed.points.shape[:2], -1), (len(readouts), values.shape[1], features.shape[1])
     )

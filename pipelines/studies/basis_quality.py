@@ -54,7 +54,7 @@ class Measure:
 
     def values(self, basis: Basis) -> np.ndarray:
         """(n, K) functions of a basis at the points of `quadrature`."""
-        return basis.feature_map(self.quadrature.points)[()].numpy()
+        return basis.function_map(self.quadrature.points)[()].numpy()
 
     def curve(self, basis: Basis) -> np.ndarray:
         """(K,) relative error of the best approximation by the first functions, for each number of them."""
@@ -62,7 +62,7 @@ class Measure:
 
     def errors(self, basis: Basis, sizes: Sequence[int]) -> dict[int, TaskErrors]:
         """Errors with the first functions of a basis alone, by their number."""
-        evaluated = self.solver.evaluate(basis.feature_map, self.quadrature.points)
+        evaluated = self.solver.evaluate(basis.function_map, self.quadrature.points)
         return {
             size: task_errors(
                 self.solver, evaluated.first(size), self.quadrature, self.tasks, self.truth, self.reference

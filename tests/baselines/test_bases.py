@@ -96,7 +96,7 @@ def test_pod_is_the_best_basis_of_every_size_for_the_solutions_it_is_of(exact, b
     assert modes.T @ (weights[:, None] * modes) == pytest.approx(np.eye(8), abs=1e-10)
     best = approximation_errors(modes, weights, seen)
     polynomials = values @ lowest_degrees(resolved, 8).numpy()
-    untrained = basis.feature_map(quadrature.points)[()].numpy()[:, :8]
+    untrained = basis.function_map(quadrature.points)[()].numpy()[:, :8]
     for other in (polynomials, untrained):
         assert (best < approximation_errors(other, weights, seen)).all()
     # each solution counts by its shape

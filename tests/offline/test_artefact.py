@@ -20,7 +20,7 @@ def test_round_trip(basis, saved):
     loaded = Basis.load(saved)
     points = np.linspace(0, 3, 20)
     for derivative in ("", "t", "tt"):
-        assert np.array_equal(loaded.features(points, derivative), basis.features(points, derivative))
+        assert np.array_equal(loaded.functions(points, derivative), basis.functions(points, derivative))
     assert loaded.problem.model_dump() == basis.problem.model_dump()
     assert sorted(p.name for p in saved.iterdir()) == ["basis.json", "basis.safetensors"]
 
@@ -28,10 +28,10 @@ def test_round_trip(basis, saved):
 def test_derivatives_agree_with_differences(basis):
     """Central differences: the error falls with the square of the step."""
     times = np.linspace(0.2, 2.8, 30)
-    exact = basis.features(times, "tt")[:, :6]
+    exact = basis.functions(times, "tt")[:, :6]
     errors = []
     for h in (4e-2, 2e-2):
-        ahead, here, behind = (basis.features(times + s)[:, :6] for s in (h, 0, -h))
+        ahead, here, behind = (basis.functions(times + s)[:, :6] for s in (h, 0, -h))
         errors.append(np.abs((ahead - 2 * here + behind) / h**2 - exact).max())
     assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.2)
 
@@ -95,4 +95,4 @@ def test_no_pickle_is_read(saved, monkeypatch):
 )
 def test_faulty_points_are_refused(basis, points, derivative):
     with pytest.raises(InputError):
-        basis.features(points, derivative)
+        basis.functions(points, derivative)

@@ -22,10 +22,10 @@ from ipbasis.reference.ode import integrate
 def test_forward_solutions_agree_with_the_reference(basis, oscillator):
     tasks = oscillator.sample_tasks(40, np.random.default_rng(11))
     solver = ForwardProblem(oscillator, FORWARD, torch.float64)
-    evaluated = solver.evaluate(basis.feature_map, basis.quadrature.points)
+    evaluated = solver.evaluate(basis.function_map, basis.quadrature.points)
     solved = solver.solve(evaluated, basis.quadrature, tasks)
     times = np.linspace(0, 3, 50)
-    values = np.einsum("nk,tfk->tnf", basis.features(times), solved.readouts.numpy())
+    values = np.einsum("nk,tfk->tnf", basis.functions(times), solved.readouts.numpy())
     exact = integrate(oscillator, tasks, times)
     assert np.abs(values - exact).max() < 1e-7
     assert solved.condition_mse.max() < 1e-16
@@ -36,7 +36,7 @@ def test_nothing_beats_the_least_squares_readouts(basis, oscillator):
     tasks = oscillator.sample_tasks(5, np.random.default_rng(12))
     solver = ForwardProblem(oscillator, FORWARD, torch.float64)
     quadrature = stratified(oscillator.domain, 200, np.random.default_rng(0), torch.float64)
-    evaluated = solver.evaluate(basis.feature_map, quadrature.points)
+    evaluated = solver.evaluate(basis.function_map, quadrature.points)
     readouts = solver.solve(evaluated, quadrature, tasks).readouts
     best = solver.losses(evaluated, quadrature.points, tasks, readouts)["loss"]
     generator = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ def test_smaller_tolerance_keeps_more_functions(oscillator):
 
 def test_accuracy_without_reference_has_no_solution_error(basis, oscillator):
     tasks = oscillator.sample_tasks(5, np.random.default_rng(1))
-    accuracy = measure_accuracy(oscillator, basis.feature_map, basis.quadrature, FORWARD, tasks, None)
+    accuracy = measure_accuracy(oscillator, basis.function_map, basis.quadrature, FORWARD, tasks, None)
     assert accuracy.solution is None
     assert 0 < accuracy.residual < 1e-6
 
@@ -86,7 +86,7 @@ def test_accuracy_tells_where_in_the_range_it_is_how_good(basis, oscillator):
     tasks = stretched.sample_tasks(40, np.random.default_rng(0))
     kept = (tasks.parameters[:, 0] < 1000) | (tasks.parameters[:, 0] > 3000)
     tasks = Tasks(tasks.parameters[kept], tasks.initial[kept])
-    accuracy = measure_accuracy(stretched, basis.feature_map, basis.quadrature, FORWARD, tasks, None)
+    accuracy = measure_accuracy(stretched, basis.function_map, basis.quadrature, FORWARD, tasks, None)
     assert list(accuracy.by_range) == ["a1", "a2", "a3", "initial_u", "initial_u_t"]
     first, second, third, last = accuracy.by_range["a1"]
     assert (second, third) == (None, None)
@@ -102,10 +102,10 @@ def test_the_first_functions_are_evaluated_as_if_there_were_no_others(lotka_volt
     solver = ForwardProblem(basis.problem, FORWARD.model_copy(update={"linearise": "reference"}), torch.float64)
 
     def first(points, indices):
-        return {index: values[:, :5] for index, values in basis.feature_map(points, indices).items()}
+        return {index: values[:, :5] for index, values in basis.function_map(points, indices).items()}
 
     points = basis.quadrature.points
-    expected, found = solver.evaluate(first, points), solver.evaluate(basis.feature_map, points).first(5)
+    expected, found = solver.evaluate(first, points), solver.evaluate(basis.function_map, points).first(5)
     assert torch.equal(found.condition_rows, expected.condition_rows)
     assert found.condition_rows.abs().amax(0).min() > 0
     assert found.features.keys() == expected.features.keys()

@@ -91,7 +91,7 @@ def own_batch(problem, counts, seed=0, known=None):
 
 def features(basis, points, readouts):
     """(n, F) fields of one query."""
-    return (torch.as_tensor(basis.features(points)) @ readouts.view(-1, basis.record.functions).T).detach()
+    return (torch.as_tensor(basis.functions(points)) @ readouts.view(-1, basis.record.functions).T).detach()
 
 
 def published_loss(basis, batch, settings, query, readouts, parameters):
@@ -100,7 +100,7 @@ def published_loss(basis, batch, settings, query, readouts, parameters):
     width = basis.record.functions
 
     def fields(points, index=()):
-        features = basis.feature_map(torch.as_tensor(points), (index,))[index]
+        features = basis.function_map(torch.as_tensor(points), (index,))[index]
         return features @ readouts.view(-1, width).T
 
     jets = problem.system.jets

@@ -82,7 +82,7 @@ def published_loss(basis, batch, settings, search, query):
     """The loss of one query of `coupled` straight from its definition."""
     readouts, parameters = search.readouts[query], search.parameters[query]
     points = equispaced(basis.problem.domain, settings.collocation_points, torch.float64)
-    features = basis.feature_map(points, ((), (0,)))
+    features = basis.function_map(points, ((), (0,)))
     x, y = readouts @ features[()].T
     x_t, y_t = readouts @ features[(0,)].T
     by_inputs = dict(zip(search.groups, search.networks, strict=True))
@@ -92,7 +92,7 @@ def published_loss(basis, batch, settings, search, query):
     residuals = [x_t - a * x + points[:, 0] * f, y_t + b * y**2 - x * g + f]
     loss = settings.physics_weight * sum(r.square().mean() for r in residuals)
     observed = torch.as_tensor(batch.observed[query])
-    fields = basis.feature_map(torch.as_tensor(batch.points[query]))[()] @ readouts.T
+    fields = basis.function_map(torch.as_tensor(batch.points[query]))[()] @ readouts.T
     return loss + (fields - torch.as_tensor(batch.values[query]))[observed].square().mean()
 
 

@@ -108,4 +108,4 @@ def test_basis_of_a_nonlinear_problem_is_kept_on_disk(problem, tmp_path):
     assert basis.record.accuracy.approximation < 1e-2
     basis.save(tmp_path)
     times = np.linspace(0, 10, 30)
-    assert np.array_equal(Basis.load(tmp_path).features(times, "t"), basis.features(times, "t"))
+    assert np.array_equal(Basis.load(tmp_path).functions(times, "t"), basis.functions(times, "t"))

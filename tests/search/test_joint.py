@@ -147,7 +147,7 @@ def test_the_first_functions_are_the_first_unknowns(online, assembled, lotka_vol
     misfits = [state.data + part.data_rest.sum(1) for state, part in zip(states, (few, problem), strict=True)]
     assert misfits[0].numpy() == pytest.approx(misfits[1].numpy(), rel=1e-9)
     small = lotka_volterra_basis.leading(functions)
-    assert small.features(np.linspace(0, 10, 7)).shape == (7, functions)
+    assert small.functions(np.linspace(0, 10, 7)).shape == (7, functions)
     assert small.record.quadrature_points < lotka_volterra_basis.record.quadrature_points
 
 

@@ -94,7 +94,7 @@ def test_given_initial_values_sharpen_the_estimate(name_of_basis, request):
     assert ratio[40:].to_numpy() == pytest.approx(1, abs=1e-2)
     jet = list(problem.free_initial)[-1]
     start = np.array([[problem.domain[0, 0]]])
-    features = basis.features(start, "t" * len(jet.index))[0]
+    features = basis.functions(start, "t" * len(jet.index))[0]
     fitted = told.readouts[:, jet.field] @ features
     spread = np.std(tasks.initial[:, -1])
     assert np.abs(fitted - tasks.initial[:, -1])[:40].max() < 0.02 * spread

@@ -59,14 +59,14 @@ class Estimates:
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
-        return np.einsum("nk,qfk->qnf", self.basis.features(points), self.readouts)
+        return np.einsum("nk,qfk->qnf", self.basis.functions(points), self.readouts)
 
     def solution_std(self, points: np.ndarray) -> np.ndarray:
         """Standard error of the fitted fields at points (n, d): (queries, n, F); NaN if not known."""
         queries, fields, _ = self.readouts.shape
         if self.covariances is None:
             return np.full((queries, len(points), fields), np.nan)
-        features = self.basis.features(points) @ self.combinations
+        features = self.basis.functions(points) @ self.combinations
         variance = np.einsum("nk,qfkl,nl->qnf", features, self.covariances, features, optimize=True)
         return np.sqrt(variance.clip(0))
 

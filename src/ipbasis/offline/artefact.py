@@ -150,13 +150,13 @@ class Basis:
         dtype = self.trunk.domain.dtype
         return gauss_legendre(self.problem.domain, self.record.quadrature_points, dtype)
 
-    def feature_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
+    def function_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
         """For each derivative, the (n, K) float64 values of the functions at points (n, d)."""
         with torch.no_grad():
             raw = self.trunk(points.to(self.trunk.domain.dtype), indices)
             return {index: raw[index].double() @ self.transform for index in {(), *indices}}
 
-    def features(self, points: Any, derivative: str = "") -> np.ndarray:
+    def functions(self, points: Any, derivative: str = "") -> np.ndarray:
         """Values of the compressed basis, or of a derivative of it.
 
         Args:
@@ -176,7 +176,7 @@ class Basis:
         if points.ndim != 2 or points.shape[1] != dimension:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
         index = self.problem.notation.index(derivative)
-        return self.feature_map(torch.tensor(points), (index,))[index].numpy()
+        return self.function_map(torch.tensor(points), (index,))[index].numpy()
 
     def for_problem(self, problem: Problem) -> "Basis":
         """The same functions for another problem on the same domain, such as other unknowns in the same equation.

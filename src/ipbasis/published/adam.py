@@ -144,7 +144,7 @@ def condition_rows(basis: Basis, settings: AdamSettings) -> tuple[Tensor, Tensor
     same = ~given.selection.any(dim=1)
     if not settings.condition_weight or not same.any():
         return torch.zeros(0, fields * basis.record.functions, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-    rows = given.rows(basis.feature_map(given.points, given.indices))[same]
+    rows = given.rows(basis.function_map(given.points, given.indices))[same]
     augmented = _few_rows(torch.cat([rows, given.fixed[same, None]], dim=1), basis.trunk.domain.dtype)
     augmented *= (settings.condition_weight / fields) ** 0.5  # a mean over the fields, like that of the data
     return augmented[:, :-1], augmented[:, -1]
@@ -155,7 +155,7 @@ def residual_rows(basis: Basis, settings: AdamSettings) -> Tensor:
     problem = basis.problem
     points = equispaced(problem.domain, settings.collocation_points, basis.trunk.domain.dtype)
     operators = Operators(problem.system, points.double(), len(problem.fields))
-    rows = operators.rows(basis.feature_map(points, problem.system.indices))
+    rows = operators.rows(basis.function_map(points, problem.system.indices))
     rows = (rows * len(points) ** -0.5).flatten(1, 2)
     count, height, width = rows.shape
     if height <= count * width:

@@ -97,7 +97,7 @@ def _own_misfits(basis: Basis, points: Tensor, values: Tensor, weights: Tensor, 
         size = max(1, _POINTS_AT_ONCE // count)
         rows, order = order[:size], order[size:]
         at = points[rows, :count]
-        features = basis.feature_map(at.flatten(0, 1))[()].unflatten(0, at.shape[:2])
+        features = basis.function_map(at.flatten(0, 1))[()].unflatten(0, at.shape[:2])
         for group in range(groups):
             own = slice(group * each, (group + 1) * each)
             weight = weights[rows, :count, own.start, None]

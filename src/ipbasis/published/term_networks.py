@@ -100,7 +100,7 @@ class _Residual:
     def __init__(self, basis: Basis, collocation_points: int, searched: list[int]):
         problem, system, dtype = basis.problem, basis.problem.system, basis.trunk.domain.dtype
         points = equispaced(problem.domain, collocation_points, dtype)
-        features = basis.feature_map(points, system.indices)
+        features = basis.function_map(points, system.indices)
         self.count = len(points)
         self.features = torch.cat([features[index] for index in system.indices]).to(dtype)
         self._indices, self._jets = system.indices, system.jets

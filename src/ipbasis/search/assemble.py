@@ -190,7 +190,7 @@ class PointwisePhysics(Physics):
 
     def at(self, basis: Basis, points: Tensor) -> "PointwisePhysics":
         """The same equations at other points (n, d), all of equal weight."""
-        features = basis.feature_map(points, self.system.indices)
+        features = basis.function_map(points, self.system.indices)
         features = {index: values @ self.energy for index, values in features.items()}
         root = points.new_full((len(points),), len(points) ** -0.5)
         return replace(self, points=points.unbind(1), root=root, features=features)
@@ -452,7 +452,7 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
 
 def _at_quadrature(basis: Basis) -> tuple[Mapping[MultiIndex, Tensor], Tensor]:
     """For each derivative (n, K) the functions at the points of the quadrature, and (n,) the roots of its weights."""
-    features = basis.feature_map(basis.quadrature.points, basis.problem.system.indices)
+    features = basis.function_map(basis.quadrature.points, basis.problem.system.indices)
     return features, basis.quadrature.weights.double().sqrt()
 
 
@@ -467,7 +467,7 @@ def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
     problem = basis.problem
     coordinates = torch.block_diag(*[energy] * len(problem.fields))
     given = conditions(problem, _CONDITION_POINTS, torch.float64)
-    rows = given.rows(basis.feature_map(given.points, given.indices)) @ coordinates
+    rows = given.rows(basis.function_map(given.points, given.indices)) @ coordinates
     same = ~given.selection.any(dim=1)
     _, triangular = torch.linalg.qr(torch.cat([rows[same], given.fixed[same, None]], dim=1), mode="r")
     return {
@@ -522,7 +522,7 @@ def observed_features(basis: Basis, batch: Batch) -> Tensor:
     """(B or 1, n, K) functions at the points of observation; once if all queries share their points."""
     points = batch.points[:1] if (batch.points == batch.points[:1]).all() else batch.points
     flat = torch.tensor(points.reshape(-1, points.shape[2]))
-    features = torch.cat([basis.feature_map(part)[()] for part in flat.split(_POINTS_AT_ONCE)])
+    features = torch.cat([basis.function_map(part)[()] for part in flat.split(_POINTS_AT_ONCE)])
     return features.unflatten(0, points.shape[:2])
 
 
