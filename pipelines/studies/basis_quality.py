@@ -125,7 +125,7 @@ def candidates(settings: Settings, best: Basis, forward: ForwardSettings) -> Ite
     exact = solutions(problem, problem.sample_tasks(count, rng), features.quadrature().points.numpy()[None])
     modes = proper_orthogonal(features, exact, most)
     yield Candidate("pod", with_functions(best, features, modes), time.perf_counter() - started)
-    polynomials = lowest_degrees(features, min(most, features.features))
+    polynomials = lowest_degrees(features, min(most, features.feature_count))
     yield Candidate("chebyshev", with_functions(best, features, polynomials), 0.0)
 
     started = time.perf_counter()
@@ -159,7 +159,7 @@ def feature_rows(candidate: Candidate, measure: Measure, rank_tolerance: float) 
     basis = candidate.basis
     if not isinstance(basis.trunk, Trunk):
         return
-    raw = torch.eye(basis.trunk.features, dtype=torch.float64)
+    raw = torch.eye(basis.trunk.feature_count, dtype=torch.float64)
     for stage, transform in (("raw", raw), ("compressed", basis.transform)):
         shown = with_functions(basis, basis.trunk, transform)
         weights = measure.quadrature.weights.numpy()

@@ -35,7 +35,7 @@ def exact(oscillator):
 def test_features_are_products_of_chebyshev_polynomials_by_total_degree(features, points):
     unit = (2 * (points.numpy() - DOMAIN[:, 0]) / (DOMAIN[:, 1] - DOMAIN[:, 0]) - 1).T
     values = features(points)[()].numpy()
-    assert values.shape == (50, features.features) == (50, 144)
+    assert values.shape == (50, features.feature_count) == (50, 144)
     # T_n(x) = cos(n arccos x)
     along = [[np.cos(degree * np.arccos(axis)) for degree in range(4)] for axis in unit]
     for first, total in ((0, 0), (1, 1), (3, 2), (6, 3)):
@@ -68,7 +68,7 @@ def test_derivatives_are_those_of_the_function(features, points, index):
 
 def test_values_on_the_grid_determine_every_combination(features):
     rng = np.random.default_rng(1)
-    coefficients = rng.normal(size=(features.features, 3))
+    coefficients = rng.normal(size=(features.feature_count, 3))
     values = features(features.quadrature().points)[()].numpy() @ coefficients
     assert features.interpolated(values) == pytest.approx(coefficients, abs=1e-9)
 
@@ -107,7 +107,7 @@ def test_pod_is_the_best_basis_of_every_size_for_the_solutions_it_is_of(exact, b
 
 def test_pod_of_few_solutions_has_no_functions_of_rounding_errors(exact):
     resolved, seen = exact
-    assert proper_orthogonal(resolved, seen[[0, 1, 2, 3, 2, 1]], 30).shape == (resolved.features, 4)
+    assert proper_orthogonal(resolved, seen[[0, 1, 2, 3, 2, 1]], 30).shape == (resolved.feature_count, 4)
 
 
 def test_pod_solves_the_equation_for_unseen_tasks(oscillator, exact):

@@ -124,7 +124,7 @@ def test_residual_factor_equals_the_mean_over_points(quantum_oscillator):
     features = trunk(quadrature.points, quantum_oscillator.system.indices)
     factor = residual_factor(quantum_oscillator, features, quadrature)
     generator = torch.Generator().manual_seed(1)
-    readouts = torch.randn((3, 2, trunk.features), generator=generator, dtype=torch.float64)
+    readouts = torch.randn((3, 2, trunk.feature_count), generator=generator, dtype=torch.float64)
     parameters = 5 * torch.rand((3, 1), generator=generator, dtype=torch.float64)
     jets = [features[j.index] @ readouts[:, j.field].T for j in quantum_oscillator.system.jets]
     coordinates = [axis[:, None] for axis in quadrature.points.unbind(1)]
@@ -143,8 +143,8 @@ def test_conditions_of_a_partial_differential_equation(quantum_oscillator):
     trunk = Trunk(quantum_oscillator.domain, TRUNK, torch.Generator().manual_seed(0)).requires_grad_(False)
     given_conditions = conditions(quantum_oscillator, 11, torch.float64)
     rows = given_conditions.rows(trunk(given_conditions.points, given_conditions.indices))
-    assert rows.shape == (6 * 11, 2 * trunk.features)
-    readouts = torch.randn(2, trunk.features, dtype=torch.float64)
+    assert rows.shape == (6 * 11, 2 * trunk.feature_count)
+    readouts = torch.randn(2, trunk.feature_count, dtype=torch.float64)
     line = torch.stack([torch.zeros(11), torch.linspace(-5, 5, 11)], dim=1).double()
     expected = trunk(line)[()] @ readouts[0] / 11**0.5
     assert torch.allclose((rows @ readouts.flatten())[:11], expected)

@@ -16,7 +16,7 @@ def lowest_degrees(features: ChebyshevFeatures, functions: int) -> Tensor:
         (features, functions) combinations of the features.
     """
     quadrature = features.quadrature()
-    chosen = torch.eye(features.features, functions, dtype=torch.float64)
+    chosen = torch.eye(features.feature_count, functions, dtype=torch.float64)
     weighted = features(quadrature.points)[()][:, :functions] * quadrature.weights.sqrt()[:, None]
     _, triangular = torch.linalg.qr(weighted, mode="r")
     return torch.linalg.solve_triangular(triangular, chosen, upper=True, left=False)

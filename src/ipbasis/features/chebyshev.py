@@ -29,7 +29,7 @@ class ChebyshevFeatures(nn.Module):
         self._degrees = degrees[:, np.lexsort((*degrees, degrees.sum(axis=0)))]
 
     @property
-    def features(self) -> int:
+    def feature_count(self) -> int:
         """Number of features."""
         return self._degrees.shape[1]
 

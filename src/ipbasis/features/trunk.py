@@ -55,7 +55,7 @@ class Trunk(nn.Module):
                 self.register_parameter(name, nn.Parameter((bound * (2 * draw - 1)).to(dtype)))
 
     @property
-    def features(self) -> int:
+    def feature_count(self) -> int:
         """Number of features, the constant included (H + 1)."""
         return len(self.get_parameter("bias0")) + 1
 

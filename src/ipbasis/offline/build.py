@@ -47,7 +47,7 @@ def build_basis(
     quadrature = gauss_legendre(problem.domain, quadrature_points, trunk.domain.dtype)
     with torch.no_grad():
         if compression is None:
-            transform = torch.eye(trunk.features, dtype=torch.float64)
+            transform = torch.eye(trunk.feature_count, dtype=torch.float64)
         else:
             transform = compress(problem, trunk, quadrature, forward, compression)
 

@@ -276,10 +276,10 @@ class TrainedHeads:
             self._tasks = given_tasks(problem, settings.tasks, settings.readouts)
         self._points = equispaced(problem.domain, settings.collocation_points, trunk.domain.dtype)
         self._reference = self.forward.data(self._tasks, self._points)
-        shape = (settings.readouts, len(problem.fields), trunk.features)
+        shape = (settings.readouts, len(problem.fields), trunk.feature_count)
         draw = torch.rand(shape, generator=generator, dtype=torch.float64)
         self.heads = nn.Module()
-        self.heads.readouts = nn.Parameter(((trunk.features - 1) ** -0.5 * (2 * draw - 1)).to(trunk.domain.dtype))
+        self.heads.readouts = nn.Parameter(((trunk.feature_count - 1) ** -0.5 * (2 * draw - 1)).to(trunk.domain.dtype))
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         evaluated = self.forward.evaluate(trunk, self._points)

@@ -99,8 +99,8 @@ class Pinn(nn.Module):
         generator = torch.Generator().manual_seed(settings.seed)
         self.trunk = Trunk(problem.domain, trunk_settings, generator)
         dtype = self.trunk.domain.dtype
-        bound = (self.trunk.features - 1) ** -0.5
-        draw = torch.rand((len(problem.fields), self.trunk.features), generator=generator, dtype=torch.float64)
+        bound = (self.trunk.feature_count - 1) ** -0.5
+        draw = torch.rand((len(problem.fields), self.trunk.feature_count), generator=generator, dtype=torch.float64)
         self.readout = nn.Parameter((bound * (2 * draw - 1)).to(dtype))
         self.free_parameters = nn.Parameter(torch.as_tensor(problem.parameter_ranges.mean(1), dtype=dtype))
         self.register_buffer("known", torch.as_tensor(known, dtype=dtype))

@@ -128,6 +128,6 @@ def make_validator(
     values = solutions(problem, tasks, seen[None])
     if settings.learning_rate is None:
         return GaussNewtonValidator(problem, build, tasks, seen, values)
-    features = Trunk(problem.domain, trunk_settings, torch.Generator()).features
+    features = Trunk(problem.domain, trunk_settings, torch.Generator()).feature_count
     dtype = getattr(torch, trunk_settings.dtype)
     return AdamValidator(problem, features, settings, forward, training.collocation_points, tasks, seen, values, dtype)
