@@ -202,6 +202,81 @@ class Conditions:
         return self.fixed + initial @ self.selection.T
 
 
+class _Assembly:
+    """Conditions as they are added, one after the other.
+
+    Args:
+        problem: the problem.
+        count: points along each open coordinate of a part of the boundary.
+        dtype: number type of points and coefficients.
+    """
+
+    def __init__(self, problem: Problem, count: int, dtype: torch.dtype):
+        self._problem, self._count, self._dtype = problem, count, dtype
+        self._symbols, self._free = tuple(problem.notation.coordinates.values()), list(problem.free_initial)
+        self._points: list[Tensor] = []
+        self._parts: list[ConditionRow] = []
+        self._fixed: list[Tensor] = []
+        self._selections: list[Tensor] = []
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are so far."""
+        return sum(map(len, self._fixed))
+
+    def part(self, known: Mapping[int, float]) -> tuple[Tensor, slice]:
+        """Points (p, d) of the part of the boundary where coordinates have known values, and their places."""
+        domain = self._problem.domain
+        axes = [
+            torch.tensor([known[i]], dtype=self._dtype)
+            if i in known
+            else torch.linspace(low, high, self._count, dtype=self._dtype)
+            for i, (low, high) in enumerate(domain.tolist())
+        ]
+        grid = torch.cartesian_prod(*axes).reshape(-1, len(domain))
+        begin = sum(map(len, self._points))
+        self._points.append(grid)
+        return grid, slice(begin, begin + len(grid))
+
+    def add(
+        self,
+        grid: Tensor,
+        at: slice,
+        terms: Mapping[Jet, sympy.Expr],
+        target: sympy.Expr | int,
+        initial: Jet | None = None,
+    ) -> None:
+        """A condition at the points of a part: ``Σ coefficient · jet = target``, plus the task's initial value."""
+        scale = len(grid) ** -0.5
+
+        def evaluate(expression: sympy.Expr | int) -> Tensor:
+            values = compile_torch(self._symbols, (sympy.sympify(expression),))(*grid.unbind(1))
+            return _columns(values, grid[:, 0]) * scale
+
+        begin = self.rows
+        coefficients = tuple((jet.field, jet.index, evaluate(c)) for jet, c in terms.items())
+        self._parts.append(ConditionRow(slice(begin, begin + len(grid)), at, coefficients))
+        self._fixed.append(evaluate(target)[:, 0])
+        selection = grid.new_zeros(len(grid), len(self._free))
+        if initial is not None:
+            selection[:, self._free.index(initial)] = scale
+        self._selections.append(selection)
+
+    def finished(self, initial_rows: int) -> Conditions:
+        """All of them, of which so many rows are initial conditions."""
+        needed = {()} | {index for part in self._parts for _, index, _ in part.terms}
+        none = torch.zeros(0, dtype=self._dtype)
+        return Conditions(
+            points=torch.cat(self._points),
+            indices=tuple(sorted(needed, key=lambda index: (len(index), index))),
+            parts=tuple(self._parts),
+            fields=len(self._problem.fields),
+            fixed=torch.cat([none, *self._fixed]),
+            selection=torch.cat([none.new_zeros(0, len(self._free)), *self._selections]),
+            initial_rows=initial_rows,
+        )
+
+
 def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
     """The conditions of a problem on `count` equispaced points of each part of the boundary.
 
@@ -210,58 +285,16 @@ def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
         count: points along each open coordinate of a part; an ODE has a single point.
         dtype: number type of points and coefficients.
     """
-    domain = problem.domain
-    symbols = tuple(problem.notation.coordinates.values())
-    free = list(problem.free_initial)
-    points: list[Tensor] = []
-    parts: list[ConditionRow] = []
-    fixed: list[Tensor] = []
-    selections: list[Tensor] = []
-
-    def part(known: Mapping[int, float]) -> tuple[Tensor, slice]:
-        axes = [
-            torch.tensor([known[i]], dtype=dtype) if i in known else torch.linspace(low, high, count, dtype=dtype)
-            for i, (low, high) in enumerate(domain.tolist())
-        ]
-        grid = torch.cartesian_prod(*axes).reshape(-1, len(domain))
-        begin = sum(map(len, points))
-        points.append(grid)
-        return grid, slice(begin, begin + len(grid))
-
-    def add(grid: Tensor, at: slice, terms: Mapping[Jet, sympy.Expr], target: sympy.Expr, initial: Jet | None):
-        scale = len(grid) ** -0.5
-
-        def evaluate(expression: sympy.Expr) -> Tensor:
-            return _columns(compile_torch(symbols, (expression,))(*grid.unbind(1)), grid[:, 0]) * scale
-
-        begin = sum(map(len, fixed))
-        coefficients = tuple((jet.field, jet.index, evaluate(c)) for jet, c in terms.items())
-        parts.append(ConditionRow(slice(begin, begin + len(grid)), at, coefficients))
-        fixed.append(evaluate(target)[:, 0])
-        selection = grid.new_zeros(len(grid), len(free))
-        if initial is not None:
-            selection[:, free.index(initial)] = scale
-        selections.append(selection)
-
-    one, zero = sympy.Integer(1), sympy.Integer(0)
-    grid, at = part({0: domain[0, 0]})
+    assembly = _Assembly(problem, count, dtype)
+    grid, at = assembly.part({0: problem.domain[0, 0]})
     for jet in problem.free_initial:
-        add(grid, at, {jet: one}, zero, jet)
+        assembly.add(grid, at, {jet: 1}, 0, jet)
     for jet, formula in problem.fixed_initial.items():
-        add(grid, at, {jet: one}, formula, None)
-    initial_rows = sum(map(len, fixed))
+        assembly.add(grid, at, {jet: 1}, formula)
+    initial_rows = assembly.rows
     for known, system in problem.boundary_systems:
-        grid, at = part(known)
-        for row in range(len(system.residuals)):
-            operator = system.affine.operators[0]
-            add(grid, at, operator.coefficients[row], -operator.sources[row], None)
-    needed = {()} | {index for p in parts for _, index, _ in p.terms}
-    return Conditions(
-        torch.cat(points),
-        tuple(sorted(needed, key=lambda index: (len(index), index))),
-        tuple(parts),
-        len(problem.fields),
-        torch.cat(fixed) if fixed else torch.zeros(0, dtype=dtype),
-        torch.cat(selections) if selections else torch.zeros(0, len(free), dtype=dtype),
-        initial_rows,
-    )
+        grid, at = assembly.part(known)
+        operator = system.affine.operators[0]
+        for coefficients, source in zip(operator.coefficients, operator.sources, strict=True):
+            assembly.add(grid, at, coefficients, -source)
+    return assembly.finished(initial_rows)
