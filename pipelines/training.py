@@ -1,105 +1,110 @@
 """The step that makes a basis, for stages and studies."""
 
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from ipbasis.features.quadrature import gauss_legendre
-from ipbasis.features.trunk import TrunkSettings
+from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.offline.artefact import Basis
-from ipbasis.offline.build import build_basis
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
-from ipbasis.offline.training import Training, TrainingSettings, train
-from ipbasis.offline.validation import ValidationSettings
+from ipbasis.offline.settings import BasisSettings
+from ipbasis.offline.train import train
 from ipbasis.problem.declaration import Problem
-from ipbasis.published.validation import make_validator
-from ipbasis.reference.solutions import has_reference, solutions
+from ipbasis.published.train import PublishedSettings, train_published
 from ipbasis.tracking import Tracker
 from pipelines.common import Settings, one_thread
 
-_SECONDS_BETWEEN_LOGS = 5
+_SETTINGS = {"variable_projection": BasisSettings, "trained_heads": PublishedSettings}
 # figures of the best validation that the tables note, where a training has them
 _BEST = ("ode_loss", "data_loss", "ic_loss", "validation_loss", "validation_parameter_mse")
 
 
+class History:
+    """The metrics of a training by step, sent on together every few seconds: one by one they would cost more than it.
+
+    Args:
+        tracker: receives them.
+        prefix: before their names.
+        seconds: between two times of sending.
+    """
+
+    def __init__(self, tracker: Tracker, prefix: str, seconds: float = 5):
+        self.rows: list[dict[str, float]] = []
+        self._tracker, self._prefix, self._seconds = tracker, prefix, seconds
+        self._sent, self._sent_at = 0, time.perf_counter()
+
+    def __call__(self, row: dict[str, float]) -> None:
+        self.rows.append(row)
+        if time.perf_counter() - self._sent_at > self._seconds:
+            self.send()
+
+    def send(self) -> None:
+        """Send what has not been sent yet."""
+        self._tracker.history(self.rows[self._sent :], prefix=self._prefix)
+        self._sent, self._sent_at = len(self.rows), time.perf_counter()
+
+
+def basis_settings(settings: Settings) -> BasisSettings | PublishedSettings:
+    """What the configuration says of the training of a basis, for the recipe that it names."""
+    size, offline = settings["basis"], settings["offline"]
+    return _SETTINGS[offline["training"]["recipe"]](
+        trunk={
+            "width": size["width"],
+            "depth": size["depth"],
+            "dtype": offline["dtype"],
+            "first_layer_scale": offline["first_layer_scale"],
+        },
+        quadrature_points=size["quadrature_points"],
+        **{name: offline[name] for name in ("training", "forward", "compression", "validation")},
+    )
+
+
 def train_basis(
     settings: Settings, checkpoint: Path | None, tracker: Tracker, position: int = 0
-) -> tuple[Basis, Training]:
-    """Train the basis that the configuration describes; its progress bar stands in the line `position`."""
+) -> tuple[Basis, list[dict[str, float]]]:
+    """Train the basis that the configuration describes.
+
+    Args:
+        settings: the configuration.
+        checkpoint: file to resume from, or None.
+        tracker: receives the metrics.
+        position: line of the progress bar.
+
+    Returns:
+        the basis, and the metrics of its training by step.
+    """
     one_thread()
-    problem, offline = Problem(**settings["problem"]), settings["offline"]
-    size = settings["basis"]
-    trunk_settings = TrunkSettings(
-        width=size["width"],
-        depth=size["depth"],
-        dtype=offline["dtype"],
-        first_layer_scale=offline["first_layer_scale"],
-    )
-    training = TrainingSettings(**offline["training"])
-    forward = ForwardSettings(**offline["forward"])
-    compression = CompressionSettings(**offline["compression"]) if offline["compression"] else None
-    validation = ValidationSettings(**offline["validation"])
-
-    tasks = problem.sample_tasks(validation.queries, np.random.default_rng(validation.seed))
-    quadrature = gauss_legendre(problem.domain, size["quadrature_points"])
-    truth = solutions(problem, tasks, quadrature.points.numpy()[None]) if has_reference(problem) else None
-    build = partial(
-        build_basis,
-        problem,
-        trunk_settings=trunk_settings,
-        forward=forward,
-        compression=compression,
-        quadrature_points=size["quadrature_points"],
-        tasks=tasks,
-        truth=truth,
-    )
-    validator = make_validator(
-        problem, trunk_settings, training, forward, validation, size["quadrature_points"], build, tasks, truth
-    )
-    waiting: list[dict[str, float]] = []
-    sent = time.perf_counter()
-
-    def send() -> None:
-        nonlocal sent
-        tracker.history(waiting, prefix=f"{settings['recipe']['source']}_")
-        waiting.clear()
-        sent = time.perf_counter()
-
-    def log(row: dict[str, float]) -> None:
-        """Send metrics every few seconds: one by one they would cost more than the training."""
-        waiting.append(row)
-        if time.perf_counter() - sent > _SECONDS_BETWEEN_LOGS:
-            send()
-
-    trained = train(problem, trunk_settings, training, forward, validator, checkpoint, log=log, position=position)
-    send()
-    basis = build(
-        trained.trunk,
-        settings={"basis": size, "offline": offline, "recipe": settings["recipe"], "profile": settings["profile"]},
-        figures={**trained.best, "seconds": trained.seconds},
-    )
-    return basis, trained
+    problem, chosen, source = Problem(**settings["problem"]), basis_settings(settings), settings["recipe"]["source"]
+    history = History(tracker, f"{source}_")
+    if isinstance(chosen, PublishedSettings):
+        basis = train_published(problem, chosen, checkpoint=checkpoint, log=history, position=position)
+    else:
+        validator = GaussNewtonValidator(problem, chosen) if chosen.validation.observations else None
+        basis = train(problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position)
+    history.send()
+    provenance = {
+        "source": source,
+        "profile": settings["profile"]["name"],
+        "readouts": str(settings["basis"]["readouts"]),
+    }
+    return replace(basis, record=basis.record.model_copy(update={"provenance": provenance})), history.rows
 
 
-def offline_row(settings: Settings, basis: Basis, trained: Training) -> dict:
+def offline_row(settings: Settings, basis: Basis, history: list[dict[str, float]]) -> dict:
     """Row of the offline table."""
-    training = settings["offline"]["training"]
+    chosen, best = basis_settings(settings), basis.record.figures
     return {
         "source": settings["recipe"]["source"],
         "readouts": settings["basis"]["readouts"],
-        "width": settings["basis"]["width"],
-        "epochs": trained.history[-1]["step"],
-        "learning_rate": training["learning_rate"],
+        "width": chosen.trunk.width,
+        "epochs": history[-1]["step"],
+        "learning_rate": chosen.training.learning_rate,
         "derivative_mode": "forward",
         **settings["observations"]["training_label"],
-        "validation_queries": settings["offline"]["validation"]["queries"],
-        "train_loss": trained.best["loss"],
-        **{name: trained.best[name] for name in _BEST if name in trained.best},
-        "seconds": trained.seconds,
-        "best_epoch": trained.best["step"],
+        "validation_queries": chosen.validation.queries,
+        "train_loss": best["loss"],
+        **{name: best[name] for name in _BEST if name in best},
+        "seconds": best["seconds"],
+        "best_epoch": int(best["step"]),
         "functions": basis.record.functions,
         "residual_accuracy": basis.record.accuracy.residual,
         "solution_accuracy": basis.record.accuracy.solution,

@@ -8,8 +8,7 @@ from ipbasis.features.quadrature import gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.artefact import Accuracy, Basis, Record
 from ipbasis.offline.build import build_basis
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings
 from ipbasis.problem.declaration import Problem, problem_directory
 from ipbasis.reference.ode import integrate
 
@@ -71,7 +70,8 @@ def basis(oscillator: Problem) -> Basis:
     tasks = oscillator.sample_tasks(50, np.random.default_rng(5))
     quadrature = gauss_legendre(oscillator.domain, 200)
     truth = integrate(oscillator, tasks, quadrature.points[:, 0].numpy())
-    return build_basis(oscillator, trunk, TRUNK, FORWARD, COMPRESSION, 200, tasks, truth)
+    settings = BuildSettings(trunk=TRUNK, forward=FORWARD, compression=COMPRESSION, quadrature_points=200)
+    return build_basis(oscillator, trunk, settings, tasks, truth)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,8 @@ def lotka_volterra_basis() -> Basis:
     tasks = problem.sample_tasks(40, np.random.default_rng(5))
     truth = integrate(problem, tasks, gauss_legendre(problem.domain, 100).points[:, 0].numpy())
     compression = CompressionSettings(tasks=200, tolerance=1e-8, seed=1)
-    return build_basis(problem, trunk, size, forward, compression, 100, tasks, truth)
+    settings = BuildSettings(trunk=size, forward=forward, compression=compression, quadrature_points=100)
+    return build_basis(problem, trunk, settings, tasks, truth)
 
 
 def untrained(problem: Problem, width: int, depth: int, dtype: str = "float64") -> Basis:

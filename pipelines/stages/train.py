@@ -27,12 +27,12 @@ def work(settings: Settings, tracker: Tracker) -> None:
         }
         done = {source: future.result() for source, future in running.items()}
     rows = []
-    for source, (basis, trained) in done.items():
+    for source, (basis, history) in done.items():
         directory = recipe_directory(problem, settings["basis"]["readouts"], source)
         basis.save(directory)
-        rows.append(offline_row(configurations[source], basis, trained))
+        rows.append(offline_row(configurations[source], basis, history))
         with replacing_file(DATA / "training" / problem / place / f"{source}_history.csv") as temporary:
-            pd.DataFrame(trained.history).to_csv(temporary, index=False)
+            pd.DataFrame(history).to_csv(temporary, index=False)
         tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items()})
         tracker.artefact(directory / "basis.json", f"basis/{source}")
         tracker.artefact(directory / "basis.safetensors", f"basis/{source}")

@@ -23,8 +23,8 @@ from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk
 from ipbasis.offline.accuracy import TaskErrors, task_errors
 from ipbasis.offline.artefact import Basis
-from ipbasis.offline.compression import CompressionSettings, compress
-from ipbasis.offline.forward import ForwardProblem, ForwardSettings, JetValues
+from ipbasis.offline.compression import compress
+from ipbasis.offline.forward import ForwardProblem, JetValues
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
 from ipbasis.tracking import Tracker
@@ -71,9 +71,9 @@ class Measure:
         }
 
 
-def measure_of(settings: Settings, best: Basis, forward: ForwardSettings) -> Measure:
+def measure_of(settings: Settings, best: Basis) -> Measure:
     """Draw the unseen tasks of a problem and solve them exactly."""
-    problem = best.problem
+    problem, forward = best.problem, best.record.settings.forward
     quadrature = gauss_legendre(problem.domain, settings["sizes"][problem.name]["points"])
     count, rng = settings["sizes"][problem.name]["tasks"], np.random.default_rng([settings["seed"], 1])
     tasks = problem.sample_tasks(count, rng)
@@ -104,7 +104,7 @@ def with_functions(best: Basis, features: nn.Module, transform: Tensor, **record
     return replace(best, trunk=features, transform=transform, record=described)
 
 
-def candidates(settings: Settings, best: Basis, forward: ForwardSettings) -> Iterator[Candidate]:
+def candidates(settings: Settings, best: Basis) -> Iterator[Candidate]:
     """The trained basis, the features of the published recipe, and the bases that need no training.
 
     All trunks are compressed alike and in float64, that of the published recipe too: its functions are what they were.
@@ -113,10 +113,9 @@ def candidates(settings: Settings, best: Basis, forward: ForwardSettings) -> Ite
     yield Candidate("ipbasis", best, best.record.figures["seconds"])
 
     def compressed(trunk: Trunk) -> Basis:
-        compression = CompressionSettings(**made["offline"]["compression"])
-        return with_functions(best, trunk, compress(problem, trunk, best.quadrature, forward, compression))
+        return with_functions(best, trunk, compress(problem, trunk, best.quadrature, made.forward, made.compression))
 
-    paper = Basis.load(recipe_directory(problem.name, made["basis"]["readouts"], "paper_recipe"))
+    paper = Basis.load(recipe_directory(problem.name, int(best.record.provenance["readouts"]), "paper_recipe"))
     yield Candidate("paper_recipe", compressed(paper.trunk.double()), paper.record.figures["seconds"])
 
     started = time.perf_counter()
@@ -258,9 +257,8 @@ def work(settings: Settings, tracker: Tracker) -> None:
     tables: dict[str, list[dict]] = {"quality": [], "features": [], "size": [], "online": []}
     for name in settings["cells"]:
         best, curves = best_basis(name), {}
-        forward = ForwardSettings(**best.record.settings["offline"]["forward"])
-        measure, queries = measure_of(settings, best, forward), asked(settings, name)
-        for candidate in candidates(settings, best, forward):
+        measure, queries = measure_of(settings, best), asked(settings, name)
+        for candidate in candidates(settings, best):
             most = candidate.basis.record.functions
             common = min(most, best.record.functions)
             sizes = sorted({common, most, *(size for size in settings["functions"] if size < most)})

@@ -40,8 +40,8 @@ def trained_once(settings: Settings, place: Path, tracker: Tracker) -> tuple[Bas
     with FileLock(f"{directory}.lock"):
         if not (directory / "basis.json").exists():
             started = time.process_time()
-            basis, trained = train_basis(settings, Path(f"{directory}.pt"), tracker)
-            row = offline_row(settings, basis, trained)
+            basis, history = train_basis(settings, Path(f"{directory}.pt"), tracker)
+            row = offline_row(settings, basis, history)
             row |= {"cpu_seconds": time.process_time() - started, "approximation": basis.record.accuracy.approximation}
             basis.save(directory)
             pd.DataFrame([row]).to_csv(directory / "offline.csv", index=False)

@@ -8,7 +8,7 @@ from ipbasis.baselines.bases import lowest_degrees, proper_orthogonal
 from ipbasis.evaluation.metrics import approximation_errors
 from ipbasis.features.chebyshev import ChebyshevFeatures
 from ipbasis.offline.accuracy import measure_accuracy
-from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.settings import ForwardSettings
 from ipbasis.reference.solutions import solutions
 
 DOMAIN = np.array([[0.0, 3.0], [-5.0, 5.0]])

@@ -1,12 +1,17 @@
 """The basis on disk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import TRUNK
 
 from ipbasis import Basis, InputError
+from ipbasis.offline.settings import BasisSettings, ProjectionSettings
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -54,8 +59,74 @@ def test_other_format_version(saved):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "format_version": 99}))
-    with pytest.raises(InputError, match="format version 99; this ipbasis reads version 1"):
+    with pytest.raises(InputError, match="format version 99; this ipbasis reads the versions 1 and 2"):
         Basis.load(saved)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/best")), ids=lambda path: path.parent.name)
+def test_bases_of_the_repository_have_typed_settings(path):
+    """Whether written in format 1, whose settings were groups of the pipeline, or since."""
+    values, record = json.loads((path / "basis.json").read_text()), Basis.load(path).record
+    assert isinstance(record.settings, BasisSettings)
+    assert record.settings.quadrature_points == record.quadrature_points
+    assert record.settings.trunk.width == record.trunk.width
+    assert record.provenance.keys() == {"source", "profile", "readouts"}
+    if values["format_version"] == 1:
+        groups = values["settings"]
+        assert record.provenance["profile"] == groups["profile"]["name"]
+        for part in ("training", "forward", "validation"):
+            given = getattr(record.settings, part).model_dump(include=set(groups["offline"][part]))
+            assert given == groups["offline"][part]
+
+
+GROUPS = {
+    "basis": {"problem": "damped_oscillator", "readouts": 10, "width": 40, "depth": 4, "quadrature_points": 200},
+    "offline": {
+        "dtype": "float64",
+        "first_layer_scale": 1,
+        "training": {
+            "recipe": "variable_projection", "readouts": 10, "steps": 1000, "learning_rate": 0.001, "decay": True,
+            "collocation_points": 100, "validate_every": 100, "patience": 5, "seed": 0,
+        },
+        "forward": {"condition_weight": 100, "condition_points": 1, "rank_tolerance": 1e-12},
+        "compression": {"tasks": 500, "tolerance": 1e-10, "seed": 1},
+        "validation": {"queries": 100, "observations": 100, "seed": 2},
+    },
+    "recipe": {"source": "ipbasis", "queries": 1000},
+    "profile": {"name": "standard", "problems": {}},
+}  # fmt: skip
+
+
+def in_format_1(saved, settings):
+    path = saved / "basis.json"
+    record = json.loads(path.read_text())
+    del record["provenance"]
+    path.write_text(json.dumps({**record, "format_version": 1, "settings": settings}))
+    return Basis.load(saved).record
+
+
+def test_format_1_is_read_and_written_anew(basis, saved):
+    record = in_format_1(saved, GROUPS)
+    assert record.settings.training == ProjectionSettings(**GROUPS["offline"]["training"])
+    assert record.settings.trunk == TRUNK
+    assert record.provenance == {"source": "ipbasis", "profile": "standard", "readouts": "10"}
+    Basis.load(saved).save(saved)
+    assert json.loads((saved / "basis.json").read_text())["format_version"] == 2
+    assert Basis.load(saved).record == record
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"made": "by hand"},
+        {**GROUPS, "offline": {**GROUPS["offline"], "training": {"recipe": "trained_heads"}, "compression": None}},
+    ],
+)
+def test_format_1_with_settings_of_another_room_is_read(basis, saved, settings):
+    record = in_format_1(saved, settings)
+    assert record.settings == settings
+    assert record.functions == basis.record.functions
 
 
 @pytest.mark.parametrize(

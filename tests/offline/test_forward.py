@@ -11,10 +11,11 @@ from ipbasis.errors import InputError
 from ipbasis.features.quadrature import gauss_legendre, stratified
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.accuracy import measure_accuracy
-from ipbasis.offline.compression import CompressionSettings, compress
+from ipbasis.offline.compression import compress
 from ipbasis.offline.forward import ForwardProblem
-from ipbasis.offline.heads import eliminated_losses
 from ipbasis.offline.operators import Operators, conditions, residual_factor, theta
+from ipbasis.offline.projection import eliminated_losses
+from ipbasis.offline.settings import CompressionSettings
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.ode import integrate
 

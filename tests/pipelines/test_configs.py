@@ -8,16 +8,15 @@ from hydra import compose, initialize_config_dir
 
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.features.trunk import TrunkSettings
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
-from ipbasis.offline.heads import TrainingSettings
-from ipbasis.offline.validation import ValidationSettings
+from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.pinn import PinnSettings
 from ipbasis.published.solvers import ALL
+from ipbasis.published.train import PublishedSettings
 from pipelines.cells import cells, observation_settings, shown_cells
 from pipelines.common import methods, settings_of
 from pipelines.smoke import phases as smoke_phases
+from pipelines.training import basis_settings
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -59,18 +58,8 @@ def test_every_method_of_a_problem_composes_and_instantiates(problem, profile):
 def test_every_training_composes_and_instantiates(problem, profile):
     for recipe in ("ipbasis", "paper_recipe"):
         settings = composed(problem, recipe, profile)
-        offline, size = settings["offline"], settings["basis"]
-        TrunkSettings(
-            width=size["width"],
-            depth=size["depth"],
-            dtype=offline["dtype"],
-            first_layer_scale=offline["first_layer_scale"],
-        )
-        TrainingSettings(**offline["training"])
-        ForwardSettings(**offline["forward"])
-        ValidationSettings(**offline["validation"])
-        if offline["compression"]:
-            CompressionSettings(**offline["compression"])
+        kind = BasisSettings if recipe == "ipbasis" else PublishedSettings
+        assert isinstance(basis_settings(settings), kind)
 
 
 def test_parameters_of_the_stages_agree_with_the_configurations():
@@ -120,7 +109,7 @@ def test_every_variant_of_the_training_differs_from_the_base_and_instantiates():
         with initialize_config_dir(str(CONF), version_base=None):
             overrides = ["study=training", "problem=quantum_oscillator", f"+variant={name}"]
             settings = settings_of(compose("config", overrides))
-        TrainingSettings(**settings["offline"]["training"])
+        basis_settings(settings)
         chosen[name] = settings["offline"]
         labels.add(settings["study"]["label"])
     assert chosen["base"] == composed("quantum_oscillator", "ipbasis", "standard")["offline"]

@@ -81,7 +81,7 @@ def test_quantum_cells_are_all_there_with_their_ideal_errors(pipeline):
 def test_models_reports_and_figures_are_there(pipeline, problem):
     record = json.loads((pipeline / "models" / problem / "best" / "basis.json").read_text())
     assert record["problem"]["name"] == problem
-    assert record["settings"]["profile"]["name"] == "smoke"
+    assert record["provenance"]["profile"] == "smoke"
     text = (pipeline / "reports" / f"{problem}.md").read_text()
     shown = re.findall(r"\]\(((?:figures|tables)/[^)]*)\)", text)
     assert len(shown) >= 5

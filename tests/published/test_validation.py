@@ -1,22 +1,19 @@
 """Validation of trunks in training, and the basis that a trunk becomes."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 
 from ipbasis import Basis, InputError
-from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.features.quadrature import gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.build import build_basis
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
-from ipbasis.offline.heads import TrainingSettings
-from ipbasis.offline.validation import ForwardValidator, ValidationSettings
+from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings, ValidationSettings
+from ipbasis.offline.validation import ForwardValidator
 from ipbasis.problem.declaration import Problem, problem_directory
-from ipbasis.published.validation import AdamValidator, make_validator
+from ipbasis.published.train import PublishedSettings, published_validator
+from ipbasis.published.trained_heads import TrainedHeadsSettings
+from ipbasis.published.validation import AdamValidator
 from ipbasis.reference.solutions import solutions
 
 POINTS = 100
@@ -69,29 +66,35 @@ def test_validators_differ_in_their_identity(problem):
     assert len(found) == 2
 
 
+def published(problem, **validation):
+    """The validator for the published recipe on unseen tasks."""
+    training = TrainedHeadsSettings(
+        readouts=3, steps=1, learning_rate=1e-3, decay=False, collocation_points=20, validate_every=1, patience=None,
+        seed=0,
+    )  # fmt: skip
+    chosen = PublishedSettings(
+        trunk=TrunkSettings(width=8, depth=2, dtype="float64"),
+        training=training,
+        forward=FORWARD.model_copy(update={"linearise": None}),
+        validation={"queries": 3, "seed": 0, **validation},
+        quadrature_points=POINTS,
+    )
+    return published_validator(problem, chosen, trunk_of(problem, 8), *unseen(problem, 3))
+
+
 @pytest.mark.parametrize(
     ("values", "kind"),
-    [
-        ({}, ForwardValidator),
-        ({"observations": 30}, GaussNewtonValidator),
-        ({"observations": 30, "learning_rate": 1e-2}, AdamValidator),
-    ],
+    [({}, ForwardValidator), ({"observations": 30, "learning_rate": 1e-2}, AdamValidator)],
 )
 def test_settings_choose_the_validator(oscillator, values, kind):
-    tasks, truth = unseen(oscillator, 3)
-    trunk = TrunkSettings(width=8, depth=2, dtype="float64")
-    training = TrainingSettings(
-        recipe="variable_projection", readouts=3, steps=1, learning_rate=1e-3, decay=False, collocation_points=20,
-        validate_every=1, patience=None, seed=0,
-    )  # fmt: skip
-    forward = FORWARD.model_copy(update={"linearise": None})
-    chosen = ValidationSettings(queries=3, seed=0, **values)
-    build = partial(build_basis, oscillator)
-    validator = make_validator(oscillator, trunk, training, forward, chosen, POINTS, build, tasks, truth)
-    assert isinstance(validator, kind)
+    assert isinstance(published(oscillator, **values), kind)
 
 
-def test_a_learning_rate_needs_observations():
+@pytest.mark.parametrize("given", [{"learning_rate": 1e-2}, {"observations": 30}])
+def test_a_learning_rate_needs_observations_and_they_need_it(oscillator, given):
+    with pytest.raises(InputError, match=r"learning_rate|observations") as caught:
+        published(oscillator, **given)
+    assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="learning_rate"):
         ValidationSettings(queries=3, seed=0, learning_rate=1e-2)
 
@@ -102,7 +105,8 @@ def test_basis_of_a_nonlinear_problem_is_kept_on_disk(problem, tmp_path):
     settings = TrunkSettings(width=40, depth=2, dtype="float32", first_layer_scale=5)
     compression = CompressionSettings(tasks=100, tolerance=1e-3, seed=1)
     tasks, truth = unseen(problem)
-    basis = build_basis(problem, trunk, settings, FORWARD, compression, POINTS, tasks, truth)
+    chosen = BuildSettings(trunk=settings, forward=FORWARD, compression=compression, quadrature_points=POINTS)
+    basis = build_basis(problem, trunk, chosen, tasks, truth)
     assert basis.record.trunk.dtype == "float64"
     assert basis.record.functions < 41
     assert basis.record.accuracy.approximation < 1e-2

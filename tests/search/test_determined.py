@@ -12,8 +12,7 @@ from ipbasis.features.quadrature import gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.observations.long_form import check_observations
 from ipbasis.offline.build import build_basis
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings
 from ipbasis.reference.solutions import solutions
 from ipbasis.search import gauss_newton as gn
 from ipbasis.search.assemble import assemble, reduce_physics
@@ -43,7 +42,8 @@ def coarse(diffusion):
     tasks = diffusion.sample_tasks(20, np.random.default_rng(5))
     truth = solutions(diffusion, tasks, gauss_legendre(diffusion.domain, 30).points.numpy()[None])
     compression = CompressionSettings(tasks=100, tolerance=1e-3, seed=1)
-    return build_basis(diffusion, trunk, SIZE, FORWARD, compression, 30, tasks, truth)
+    settings = BuildSettings(trunk=SIZE, forward=FORWARD, compression=compression, quadrature_points=30)
+    return build_basis(diffusion, trunk, settings, tasks, truth)
 
 
 simulated = partial(simulated, points=200, layout="common", seed=1)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from ipbasis.features.quadrature import Quadrature
 from ipbasis.offline.artefact import Accuracy
-from ipbasis.offline.forward import Evaluated, ForwardProblem, ForwardSettings, JetValues
+from ipbasis.offline.evaluated import Evaluated
+from ipbasis.offline.forward import ForwardProblem, JetValues
 from ipbasis.offline.operators import FeatureMap
+from ipbasis.offline.settings import ForwardSettings
 from ipbasis.problem.declaration import Problem, Tasks
 
 

@@ -22,6 +22,8 @@ from ipbasis.errors import InputError
 from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
+from ipbasis.offline.format_1 import from_format_1
+from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Declared, Problem
 from ipbasis.problem.equations import MultiIndex
 
@@ -85,21 +87,23 @@ class Record(Declared):
         quadrature_points: points along each coordinate at which residuals are taken.
         accuracy: of all functions.
         leading: accuracy of the first functions alone, by their number; those that a nonlinear search begins with.
-        settings: of the training.
+        settings: what it was made with; plain data where a recipe of another room made it.
         versions: of what the numbers depend on.
-        figures: of the training.
+        figures: of the training: metrics of the best validation, with its ``step``, and ``seconds``.
+        provenance: further facts of where it comes from, such as the profile of the pipeline.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     problem: Problem
     trunk: TrunkSettings
     functions: PositiveInt
     quadrature_points: PositiveInt
     accuracy: Accuracy
     leading: dict[PositiveInt, Accuracy] = {}
-    settings: dict[str, Any] = {}
+    settings: BasisSettings | dict[str, Any] = {}
     versions: dict[str, str] = {}
     figures: dict[str, float] = {}
+    provenance: dict[str, str] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,11 +235,10 @@ class Basis:
             found = values.get("format_version")
         except (ValueError, AttributeError):
             raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
-        expected_version = Record.model_fields["format_version"].default
-        if found != expected_version:
-            raise InputError(f"{directory}: format version {found}; this ipbasis reads version {expected_version}")
+        if found not in (1, 2):
+            raise InputError(f"{directory}: format version {found}; this ipbasis reads the versions 1 and 2")
         try:
-            record = Record(**values)
+            record = Record(**(from_format_1(values) if found == 1 else values))
         except InputError as error:
             raise InputError(f"{directory / 'basis.json'}: {error}") from None
         trunk = Trunk(record.problem.domain, record.trunk, torch.Generator())

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ipbasis.features.quadrature import gauss_legendre
-from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.features.trunk import Trunk
 from ipbasis.offline.accuracy import measure_accuracy
 from ipbasis.offline.artefact import Accuracy, Basis, Record, versions
-from ipbasis.offline.compression import CompressionSettings, compress
-from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.compression import compress
+from ipbasis.offline.settings import BasisSettings, BuildSettings
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import MultiIndex
 
@@ -23,33 +23,27 @@ _MORE = 1.7  # times as many in the next
 def build_basis(
     problem: Problem,
     trunk: Trunk,
-    trunk_settings: TrunkSettings,
-    forward: ForwardSettings,
-    compression: CompressionSettings | None,
-    quadrature_points: int,
+    settings: BuildSettings,
     tasks: Tasks,
     truth: np.ndarray | None,
-    **record: object,
+    figures: Mapping[str, float] | None = None,
 ) -> Basis:
     """A basis from a trunk: compressed, and its accuracy measured.
 
     Args:
         problem: the problem.
-        trunk: raw features.
-        trunk_settings: of the trunk as its training began; the number type may have changed since.
-        forward: how the forward problem is posed.
-        compression: None to keep the raw features as they are, as the published recipe does.
-        quadrature_points: points along each coordinate at which residuals are taken.
+        trunk: raw features; their number type may have changed in training.
+        settings: what the basis is made with; they go into its record.
         tasks: unseen tasks on which the accuracy is measured.
         truth: (tasks, n, F) their solutions at the quadrature points, or None.
-        record: further entries of the artefact's record.
+        figures: of the training, for the record.
     """
-    quadrature = gauss_legendre(problem.domain, quadrature_points, trunk.domain.dtype)
+    quadrature = gauss_legendre(problem.domain, settings.quadrature_points, trunk.domain.dtype)
     with torch.no_grad():
-        if compression is None:
+        if settings.compression is None:
             transform = torch.eye(trunk.feature_count, dtype=torch.float64)
         else:
-            transform = compress(problem, trunk, quadrature, forward, compression)
+            transform = compress(problem, trunk, quadrature, settings.forward, settings.compression)
 
     def accuracy(functions: int) -> Accuracy:
         """That of the first functions alone."""
@@ -58,22 +52,23 @@ def build_basis(
             raw = trunk(points, indices)
             return {index: values.double() @ transform[:, :functions] for index, values in raw.items()}
 
-        return measure_accuracy(problem, leading, quadrature, forward, tasks, truth)
+        return measure_accuracy(problem, leading, quadrature, settings.forward, tasks, truth)
 
     functions = transform.shape[1]
-    stages = [] if compression is None or problem.system.affine is not None else _stages(functions)
+    stages = [] if settings.compression is None or problem.system.affine is not None else _stages(functions)
     dtype = str(trunk.domain.dtype).removeprefix("torch.")
-    described = Record(
+    record = Record(
         problem=problem,
-        trunk=trunk_settings.model_copy(update={"dtype": dtype}),
+        trunk=settings.trunk.model_copy(update={"dtype": dtype}),
         functions=functions,
-        quadrature_points=quadrature_points,
+        quadrature_points=settings.quadrature_points,
         accuracy=accuracy(functions),
         leading={stage: accuracy(stage) for stage in stages},
+        settings=settings if isinstance(settings, BasisSettings) else settings.model_dump(mode="json"),
         versions=versions(),
-        **record,
+        figures=figures or {},
     )
-    return Basis(trunk, transform, described)
+    return Basis(trunk, transform, record)
 
 
 def _stages(functions: int) -> list[int]:

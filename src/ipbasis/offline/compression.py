@@ -2,27 +2,14 @@
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from ipbasis.features.quadrature import Quadrature
-from ipbasis.offline.forward import ForwardProblem, ForwardSettings, energy_coordinates
+from ipbasis.offline.evaluated import energy_coordinates
+from ipbasis.offline.forward import ForwardProblem
 from ipbasis.offline.operators import FeatureMap
-from ipbasis.problem.declaration import Declared, Problem
-
-
-class CompressionSettings(Declared):
-    """How many functions to keep.
-
-    Args:
-        tasks: forward solutions that the proper orthogonal decomposition (POD) is taken of.
-        tolerance: share of the solutions' size, derivatives included, that may be lost.
-        seed: of the tasks.
-    """
-
-    tasks: PositiveInt
-    tolerance: PositiveFloat
-    seed: int
+from ipbasis.offline.settings import CompressionSettings, ForwardSettings
+from ipbasis.problem.declaration import Problem
 
 
 def compress(

@@ -5,36 +5,40 @@ from collections.abc import Mapping
 from copy import deepcopy
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt, model_validator
+import torch
 
-from ipbasis.features.quadrature import gauss_legendre
+from ipbasis.features.quadrature import equispaced, gauss_legendre
 from ipbasis.features.trunk import Trunk
 from ipbasis.offline.accuracy import measure_accuracy
-from ipbasis.offline.forward import Evaluated, ForwardSettings
-from ipbasis.problem.declaration import Declared, Problem, Tasks
+from ipbasis.offline.evaluated import Evaluated
+from ipbasis.offline.settings import ForwardSettings, ValidationSettings
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.reference.solutions import has_reference, solutions
 
 
-class ValidationSettings(Declared):
-    """Unseen tasks that a trunk is scored on.
+def unseen_tasks(
+    problem: Problem, validation: ValidationSettings, quadrature_points: int
+) -> tuple[Tasks, np.ndarray | None]:
+    """The tasks that a trunk is scored on, and the finished basis is measured on.
 
-    Args:
-        queries: number of tasks.
-        seed: of the tasks.
-        observations: noise-free observations of each, equispaced, from which its parameters are estimated;
-            None to score by the forward problem instead, which needs no solver of the inverse problem.
-        learning_rate: of Adam, where the inverse problems are solved beside the training, as published.
+    Returns:
+        the tasks, and their solutions (tasks, n, F) at the quadrature points; None without a reference.
     """
+    tasks = problem.sample_tasks(validation.queries, np.random.default_rng(validation.seed))
+    if not has_reference(problem):
+        return tasks, None
+    points = gauss_legendre(problem.domain, quadrature_points).points.numpy()
+    return tasks, solutions(problem, tasks, points[None])
 
-    queries: PositiveInt
-    seed: int
-    observations: PositiveInt | None = None
-    learning_rate: PositiveFloat | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> "ValidationSettings":
-        if self.learning_rate is not None and self.observations is None:
-            raise ValueError("learning_rate: applies only where observations are given")
-        return self
+def observed(problem: Problem, tasks: Tasks, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """About `count` equispaced points (n, d) and the noise-free solutions (tasks, n, F) there.
+
+    Raises:
+        InputError: if the problem has no reference solution to observe.
+    """
+    points = equispaced(problem.domain, count, torch.float64).numpy()
+    return points, solutions(problem, tasks, points[None])
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

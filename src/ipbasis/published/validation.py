@@ -1,22 +1,30 @@
 """The published validation of a trunk in training: inverse problems trained beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
+from pydantic import PositiveFloat, PositiveInt
 
-from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.features.quadrature import equispaced
-from ipbasis.features.trunk import Trunk, TrunkSettings
-from ipbasis.offline.artefact import Basis
-from ipbasis.offline.forward import Evaluated, ForwardSettings
-from ipbasis.offline.heads import TrainingSettings
+from ipbasis.features.trunk import Trunk
+from ipbasis.offline.evaluated import Evaluated
 from ipbasis.offline.operators import Operators, conditions
-from ipbasis.offline.training import Validator
-from ipbasis.offline.validation import ForwardValidator, ValidationSettings, fingerprint
+from ipbasis.offline.settings import ForwardSettings, ValidationSettings
+from ipbasis.offline.validation import fingerprint, observed
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.published.adam import AdamReadouts, AdamSettings, QuadraticForms
-from ipbasis.reference.solutions import solutions
+
+
+class AdamValidationSettings(ValidationSettings):
+    """Unseen tasks whose parameters are estimated beside the training.
+
+    Args:
+        observations: noise-free observations of each, equispaced.
+        learning_rate: of Adam.
+    """
+
+    observations: PositiveInt
+    learning_rate: PositiveFloat
 
 
 class AdamValidator:
@@ -26,30 +34,25 @@ class AdamValidator:
     their parameter error at that moment.
 
     Args:
-        problem: the problem.
-        trunk_features: number of raw features, the constant included.
-        settings: learning rate.
+        problem: a problem with a reference solution to observe.
+        tasks: unseen tasks.
+        settings: observations and learning rate.
         forward: weight and points of the conditions.
         collocation_points: equispaced points of the residual.
-        tasks: unseen tasks.
-        points: (n, d) points of observation.
-        values: (tasks, n, F) noise-free observations.
-        dtype: number type of the trunk.
+        trunk: the trunk in training, for the number and the type of its features.
     """
 
     def __init__(
         self,
         problem: Problem,
-        trunk_features: int,
-        settings: ValidationSettings,
+        tasks: Tasks,
+        settings: AdamValidationSettings,
         forward: ForwardSettings,
         collocation_points: int,
-        tasks: Tasks,
-        points: np.ndarray,
-        values: np.ndarray,
-        dtype: torch.dtype,
+        trunk: Trunk,
     ):
-        self._problem = problem
+        self._problem, dtype = problem, trunk.domain.dtype
+        points, values = observed(problem, tasks, settings.observations)
         self.identity = settings.model_dump_json() + fingerprint(tasks.parameters, tasks.initial, points, values)
         search = AdamSettings(
             steps=1,
@@ -60,7 +63,7 @@ class AdamValidator:
         )
         start = torch.as_tensor(problem.parameter_ranges.mean(1))
         self._search = AdamReadouts(
-            problem.system, start, len(tasks), trunk_features * len(problem.fields), search, dtype
+            problem.system, start, len(tasks), trunk.feature_count * len(problem.fields), search, dtype
         )
         self._truth = torch.as_tensor(tasks.parameters, dtype=dtype)
         self._conditions = conditions(problem, forward.condition_points, dtype)
@@ -93,41 +96,3 @@ class AdamValidator:
     def restore(self, state: Mapping) -> None:
         self._search.restore(state)
         self._step = state["step"]
-
-
-def make_validator(
-    problem: Problem,
-    trunk_settings: TrunkSettings,
-    training: TrainingSettings,
-    forward: ForwardSettings,
-    settings: ValidationSettings,
-    quadrature_points: int,
-    build: Callable[[Trunk], Basis],
-    tasks: Tasks,
-    truth: np.ndarray | None,
-) -> Validator:
-    """The validator that the settings ask for.
-
-    Args:
-        problem: the problem.
-        trunk_settings: size of the trunk.
-        training: recipe.
-        forward: how the forward problem is posed.
-        settings: what the trunk is scored on.
-        quadrature_points: points along each coordinate at which the forward problem is scored.
-        build: makes a basis of a trunk.
-        tasks: unseen tasks.
-        truth: (tasks, n, F) their solutions at the quadrature points, or None.
-
-    Raises:
-        InputError: if inverse problems are asked for and the problem has no reference solution to observe.
-    """
-    if settings.observations is None:
-        return ForwardValidator(problem, forward, quadrature_points, tasks, truth)
-    seen = equispaced(problem.domain, settings.observations, torch.float64).numpy()
-    values = solutions(problem, tasks, seen[None])
-    if settings.learning_rate is None:
-        return GaussNewtonValidator(problem, build, tasks, seen, values)
-    features = Trunk(problem.domain, trunk_settings, torch.Generator()).feature_count
-    dtype = getattr(torch, trunk_settings.dtype)
-    return AdamValidator(problem, features, settings, forward, training.collocation_points, tasks, seen, values, dtype)

@@ -6,8 +6,7 @@ import torch
 from ipbasis.features.quadrature import gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.build import build_basis
-from ipbasis.offline.compression import CompressionSettings
-from ipbasis.offline.forward import ForwardSettings
+from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings
 from ipbasis.reference.ode import integrate
 from pipelines.stages.compare import error_between
 
@@ -22,6 +21,7 @@ def test_features_that_are_steep_between_the_points_are_found(oscillator):
     for scale in (1, 1000):
         size = TrunkSettings(width=40, depth=4, dtype="float64", first_layer_scale=scale)
         trunk = Trunk(oscillator.domain, size, torch.Generator().manual_seed(0)).requires_grad_(False)
-        errors.append(error_between(build_basis(oscillator, trunk, size, forward, compression, 60, tasks, truth)))
+        settings = BuildSettings(trunk=size, forward=forward, compression=compression, quadrature_points=60)
+        errors.append(error_between(build_basis(oscillator, trunk, settings, tasks, truth)))
     assert errors[0] < 1e-7
     assert errors[1] > 1e-2

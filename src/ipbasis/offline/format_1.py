@@ -1,0 +1,39 @@
+"""Records of format 1, whose settings were the pipeline's own nested groups."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from ipbasis.errors import InputError
+from ipbasis.offline.settings import BasisSettings
+
+
+def from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record as format 2 has them.
+
+    Format 1 held in ``settings`` the groups ``basis`` (size), ``offline`` (training and so on), ``recipe`` and
+    ``profile``. Those of a recipe of another room stay as they are.
+    """
+    values = {**values, "format_version": 2}
+    groups = values.get("settings")
+    with suppress(KeyError, TypeError, InputError):  # of another room, or not from the pipeline
+        values["provenance"] = {
+            "source": groups["recipe"]["source"],
+            "profile": groups["profile"]["name"],
+            "readouts": str(groups["basis"]["readouts"]),
+        }
+        values["settings"] = _typed(groups["basis"], groups["offline"])
+    return values
+
+
+def _typed(size: Mapping[str, Any], offline: Mapping[str, Any]) -> BasisSettings:
+    return BasisSettings(
+        trunk={
+            "width": size["width"],
+            "depth": size["depth"],
+            "dtype": offline["dtype"],
+            "first_layer_scale": offline["first_layer_scale"],
+        },
+        quadrature_points=size["quadrature_points"],
+        **{name: offline[name] for name in ("training", "forward", "compression", "validation")},
+    )

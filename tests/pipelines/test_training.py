@@ -1,0 +1,56 @@
+"""What a training of the pipeline is asked to do, and what it sends on."""
+
+import pytest
+
+from ipbasis.estimates.validation import GaussNewtonValidator
+from pipelines import training
+
+
+class Sent:
+    def __init__(self):
+        self.calls = []
+
+    def history(self, rows, prefix=""):
+        self.calls.append([prefix, *[row["step"] for row in rows]])
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])
+def test_every_row_is_sent_once(seconds):
+    tracker = Sent()
+    history = training.History(tracker, "ipbasis_", seconds)
+    for step in range(3):
+        history({"step": step})
+    history.send()
+    assert [row["step"] for row in history.rows] == [0, 1, 2]
+    assert [step for _, *steps in tracker.calls for step in steps] == [0, 1, 2]
+    assert len(tracker.calls) == (4 if seconds == 0 else 1)
+    assert {prefix for prefix, *_ in tracker.calls} == {"ipbasis_"}
+
+
+@pytest.mark.parametrize("observations", [None, 30])
+def test_settings_choose_the_validator(basis, oscillator, monkeypatch, observations):
+    """Observations ask for estimates of the parameters; without them the training scores the forward problem."""
+    asked = {}
+    monkeypatch.setattr(training, "one_thread", lambda: None)
+    monkeypatch.setattr(training, "train", lambda problem, chosen, **given: asked.update(given) or basis)
+    steps = {
+        "readouts": 3, "steps": 1, "learning_rate": 1e-3, "decay": False, "collocation_points": 20,
+        "validate_every": 1, "patience": None, "seed": 0, "recipe": "variable_projection",
+    }  # fmt: skip
+    settings = {
+        "problem": oscillator.model_dump(exclude_defaults=True),
+        "basis": {"width": 8, "depth": 2, "quadrature_points": 40, "readouts": 3},
+        "offline": {
+            "dtype": "float64",
+            "first_layer_scale": 1,
+            "training": steps,
+            "forward": {"condition_weight": 10, "condition_points": 1, "rank_tolerance": 1e-12},
+            "compression": {"tasks": 10, "tolerance": 1e-3, "seed": 0},
+            "validation": {"queries": 3, "seed": 0, "observations": observations},
+        },
+        "recipe": {"source": "ipbasis"},
+        "profile": {"name": "smoke"},
+    }
+    made, _ = training.train_basis(settings, None, Sent())
+    assert isinstance(asked["validator"], type(None) if observations is None else GaussNewtonValidator)
+    assert made.record.provenance == {"source": "ipbasis", "profile": "smoke", "readouts": "3"}
