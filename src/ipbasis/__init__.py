@@ -4,6 +4,8 @@ from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.result import Estimates
 from ipbasis.offline.artefact import Basis
+from ipbasis.offline.settings import BasisSettings
+from ipbasis.offline.train import train
 from ipbasis.problem.declaration import Problem
 
-__all__ = ["Basis", "Estimates", "InputError", "Problem", "estimate"]
+__all__ = ["Basis", "BasisSettings", "Estimates", "InputError", "Problem", "estimate", "train"]

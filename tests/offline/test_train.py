@@ -6,11 +6,9 @@ import torch
 from conftest import FORWARD
 from trainings import CutOffError, settings
 
-from ipbasis import Basis, InputError, estimate
+from ipbasis import Basis, BasisSettings, InputError, Problem, estimate, train
 from ipbasis.observations.simulate import long_table
-from ipbasis.offline.settings import BasisSettings, CompressionSettings
-from ipbasis.offline.train import train
-from ipbasis.problem.declaration import Problem
+from ipbasis.offline.settings import CompressionSettings
 from ipbasis.reference.ode import integrate
 
 SETTINGS = BasisSettings(

@@ -117,5 +117,6 @@ def _by_range(problem: Problem, tasks: Tasks, squares: Tensor) -> dict[str, list
 def _best_approximation(features: Tensor, truth: Tensor) -> Tensor:
     """(tasks,) squared distance of each truth (tasks, n, F) to the span of features (n, K)."""
     directions, size, _ = torch.linalg.svd(features, full_matrices=False)
+    # below some 500 units of float64's rounding, the error of the decomposition, directions are arbitrary
     span = directions[:, size > 1e-13 * size[0]]
     return (truth - span @ (span.T @ truth)).square().sum((1, 2))
