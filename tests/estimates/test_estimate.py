@@ -11,8 +11,12 @@ from ipbasis.observations.long_form import check_observations
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.ode import integrate
 from ipbasis.search import gauss_newton as gn
-from ipbasis.search.assemble import assemble, reduce_physics
-from ipbasis.search.gauss_newton import GaussNewtonSettings
+from ipbasis.search.assemble import assemble
+from ipbasis.search.elimination import Rows, eliminate, reduced_jacobian
+from ipbasis.search.reduce import reduce_physics
+from ipbasis.search.settings import GaussNewtonSettings
+from ipbasis.search.starts import candidates
+from ipbasis.search.weights import weights_for
 
 NAMES = ["a1", "a2", "a3"]
 
@@ -234,20 +238,20 @@ def online(basis, oscillator):
     table, tasks, std = simulated(oscillator, 6, noise=1)
     (batch,) = check_observations(table, oscillator).batches(10)
     problem = assemble(basis, reduce_physics(basis), batch, None)
-    weights = gn._weights(problem, torch.as_tensor(std), basis.record.accuracy, None)
+    weights = weights_for(problem, torch.as_tensor(std), basis.record.accuracy, None)
     return problem, weights, torch.as_tensor(tasks.parameters) + 0.1
 
 
 def test_gradient_of_the_profiled_objective_agrees_with_differences(online):
     problem, weights, parameters = online
-    point = gn._eliminate(problem, parameters, weights)
-    _, jacobian = gn._jacobian(problem, point, weights)
+    point = eliminate(problem, parameters, weights)
+    _, jacobian = reduced_jacobian(problem, point, weights)
     gradient = 2 * (jacobian.mT @ point.residual[..., None]).squeeze(2)
     step = 1e-5
     for column in range(3):
         shift = torch.zeros(3, dtype=torch.float64)
         shift[column] = step
-        ahead, behind = (gn._eliminate(problem, parameters + s * shift, weights).objective for s in (1, -1))
+        ahead, behind = (eliminate(problem, parameters + s * shift, weights).objective for s in (1, -1))
         differences = (ahead - behind) / (2 * step)
         assert gradient[:, column].numpy() == pytest.approx(differences.numpy(), rel=1e-3, abs=1e-3)
 
@@ -255,9 +259,9 @@ def test_gradient_of_the_profiled_objective_agrees_with_differences(online):
 def test_eliminated_readouts_are_optimal(online):
     """The residual is orthogonal to every column: what refinement is for, at weights of 1e5 to 1."""
     problem, weights, parameters = online
-    point = gn._eliminate(problem, parameters, weights)
+    point = eliminate(problem, parameters, weights)
     identity = torch.eye(point.readouts.shape[1], dtype=torch.float64).expand(len(parameters), -1, -1)
-    columns = gn._Rows(problem, point.thetas, weights).apply(identity).mT
+    columns = Rows(problem, point.thetas, weights).apply(identity).mT
     columns = columns / columns.norm(dim=1, keepdim=True)
     slope = (columns.mT @ point.residual[..., None]).squeeze(2)
     assert (slope.abs().amax(1) / point.residual.norm(dim=1)).max() < 1e-4
@@ -267,8 +271,8 @@ def test_every_start_ends_at_the_same_optimum(online, basis):
     accuracy = basis.record.accuracy
     problem, weights, _ = online
     ends = []
-    for start in gn._starts(problem, weights):
+    for start in candidates(problem, weights):
         found, _ = gn._minimise(problem, start, weights, accuracy, GaussNewtonSettings(), 1e-3)
-        ends.append(gn._eliminate(problem, found, weights).objective)
+        ends.append(eliminate(problem, found, weights).objective)
     for other in ends[1:]:
         assert other.numpy() == pytest.approx(ends[0].numpy(), rel=1e-5)

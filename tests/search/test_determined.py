@@ -14,8 +14,10 @@ from ipbasis.observations.long_form import check_observations
 from ipbasis.offline.build import build_basis
 from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings
 from ipbasis.reference.solutions import solutions
-from ipbasis.search import gauss_newton as gn
-from ipbasis.search.assemble import assemble, reduce_physics
+from ipbasis.search.assemble import assemble
+from ipbasis.search.own_term import own_term
+from ipbasis.search.reduce import reduce_physics
+from ipbasis.search.weights import weights_for
 
 SIZE = TrunkSettings(width=40, depth=3, dtype="float64", first_layer_scale=2)
 FORWARD = ForwardSettings(condition_weight=100, condition_points=31, rank_tolerance=1e-10)
@@ -54,7 +56,7 @@ def online(coarse, diffusion):
     table, tasks, _ = simulated(diffusion, 6, std=0.05)
     (batch,) = check_observations(table, diffusion).batches(10)
     problem = assemble(coarse, reduce_physics(coarse), batch, None)
-    weights = gn._weights(problem, torch.full((6,), 0.05).double(), coarse.record.accuracy, None)
+    weights = weights_for(problem, torch.full((6,), 0.05).double(), coarse.record.accuracy, None)
     return problem, weights, torch.as_tensor(tasks.parameters) * 1.02
 
 
@@ -65,13 +67,13 @@ def test_conditions_determine_the_solution(coarse, basis):
 
 def test_gradient_of_what_is_taken_off_agrees_with_differences(online, coarse):
     problem, weights, parameters = online
-    own = gn._own(problem, parameters, weights, coarse.record.accuracy)
+    own = own_term(problem, parameters, weights, coarse.record.accuracy)
     assert (own.objective > 0).all()
     for column, step in ((0, 1e-5), (1, 1e-4)):
         shift = torch.zeros(2, dtype=torch.float64)
         shift[column] = step
         ahead, behind = (
-            gn._own(problem, parameters + s * shift, weights, coarse.record.accuracy).objective for s in (1, -1)
+            own_term(problem, parameters + s * shift, weights, coarse.record.accuracy).objective for s in (1, -1)
         )
         differences = (ahead - behind) / (2 * step)
         size = differences.abs().max().item()
@@ -82,7 +84,7 @@ def test_no_more_is_taken_off_than_twice_the_worst_in_validation(online, coarse)
     problem, weights, parameters = online
     worst = coarse.record.accuracy.worst_residual / 2
     accuracy = coarse.record.accuracy.model_copy(update={"worst_residual": worst})
-    far = gn._own(problem, parameters + 30, weights, accuracy)
+    far = own_term(problem, parameters + 30, weights, accuracy)
     most = (2 * worst * problem.amplitude * weights.physics).square()
     assert far.objective.numpy() == pytest.approx(most.numpy())
     assert far.gradient.abs().max() == 0

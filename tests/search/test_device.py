@@ -17,9 +17,12 @@ from ipbasis.observations.long_form import check_observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.published.solvers import PublishedAdam
 from ipbasis.search import joint
-from ipbasis.search.assemble import AffinePhysics, assemble, reduce_physics
-from ipbasis.search.gauss_newton import GaussNewtonSettings, gauss_newton
+from ipbasis.search.assemble import assemble
+from ipbasis.search.gauss_newton import gauss_newton
 from ipbasis.search.joint import joint_gauss_newton
+from ipbasis.search.physics import AffinePhysics
+from ipbasis.search.reduce import reduce_physics
+from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
 
 

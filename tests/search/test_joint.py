@@ -11,10 +11,12 @@ from simulated import cramer_rao, simulated
 from ipbasis import estimate
 from ipbasis.observations.long_form import check_observations
 from ipbasis.search import joint
-from ipbasis.search.assemble import assemble, reduce_physics
-from ipbasis.search.gauss_newton import GaussNewtonSettings, Weights
+from ipbasis.search.assemble import assemble
+from ipbasis.search.reduce import reduce_physics
+from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.smoothing import smooth
 from ipbasis.search.solver import GaussNewton
+from ipbasis.search.weights import Weights
 
 NAMES = ["alpha", "beta", "gamma", "delta"]
 TIMES = np.linspace(0, 10, 100)

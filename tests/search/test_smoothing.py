@@ -7,7 +7,8 @@ from simulated import observed
 
 from ipbasis.observations.long_form import check_observations
 from ipbasis.reference.solutions import solutions
-from ipbasis.search.assemble import assemble, reduce_physics
+from ipbasis.search.assemble import assemble
+from ipbasis.search.reduce import reduce_physics
 from ipbasis.search.smoothing import propagate, smooth
 
 TIMES = np.linspace(0, 10, 100)

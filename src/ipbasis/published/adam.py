@@ -16,7 +16,7 @@ from ipbasis.offline.operators import Operators, conditions, theta
 from ipbasis.problem.declaration import Declared
 from ipbasis.problem.equations import Equations
 from ipbasis.published.misfit import Misfit
-from ipbasis.search.assemble import compact
+from ipbasis.search.reduce import compact
 
 
 class AdamSettings(Declared):

@@ -14,8 +14,9 @@ from ipbasis.features.quadrature import equispaced
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Declared, Problem
-from ipbasis.search.assemble import PointwisePhysics, assemble
+from ipbasis.search.assemble import assemble
 from ipbasis.search.noise import Errors, Noise, basis_error
+from ipbasis.search.pointwise import PointwisePhysics
 from ipbasis.search.reweighting import Fit, fit_once
 from ipbasis.search.smoothing import Smooth, propagate, smooth
 from ipbasis.search.solver import Ability, OnPhysics, Solver, physics_of

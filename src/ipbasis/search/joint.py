@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ipbasis.search.assemble import Online, PointwisePhysics, chunks
-from ipbasis.search.gauss_newton import STIFFEST, GaussNewtonSettings, Weights
-from ipbasis.search.rows import gather, select
+from ipbasis.search.online import Online
+from ipbasis.search.pointwise import PointwisePhysics
+from ipbasis.search.rows import chunks, gather, select
+from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.smoothing import Smooth, propagate, smooth
 from ipbasis.search.solution import Solution
+from ipbasis.search.weights import STIFFEST, Weights
 
 _ROUNDS = 20
 _START_ITERATIONS, _RIDGE = 3, 1e-12

@@ -16,9 +16,9 @@ from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Declared, Problem
 from ipbasis.problem.equations import compile_torch
-from ipbasis.search.gauss_newton import GaussNewtonSettings
 from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.reweighting import Fit
+from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solver import Ability, LeastSquares, Solver, physics_of
 from ipbasis.search.unknown_terms import check_unknown_terms, searched_problem
 

@@ -1,6 +1,6 @@
-"""Dataclasses of tensors or arrays with one row per query: some of the queries, replaced or taken."""
+"""Dataclasses of tensors or arrays with one row per query: some of the queries, replaced or taken, or in parts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+_IN_CACHE = 2**18  # entries of the normal matrices that are worked on at once
 
 
 def numbers(rows: Any) -> Any:
@@ -57,3 +58,9 @@ def merge(old: T, new: T, moved: Tensor) -> T:
         return torch.where(moved.view(-1, *[1] * (one.ndim - 1)), one, other)
 
     return type(old)(**{field.name: picked(field.name) for field in fields(old)})
+
+
+def chunks(queries: int, size: int, entries: int = _IN_CACHE) -> Iterator[slice]:
+    """Parts of the queries whose matrices (size, size) hold so many entries together, which a core's cache keeps."""
+    step = max(1, entries // size**2)
+    return (slice(at, min(at + step, queries)) for at in range(0, queries, step))

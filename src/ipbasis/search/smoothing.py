@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ipbasis.search.assemble import Online, PointwisePhysics
+from ipbasis.search.online import Online
+from ipbasis.search.pointwise import PointwisePhysics
 from ipbasis.search.solution import Solution
 
 # noise over prior, as variances and relative to the largest direction of the data

@@ -13,11 +13,15 @@ from torch import Tensor
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
-from ipbasis.search.assemble import AffinePhysics, PointwisePhysics, assemble, observed_features, reduce_physics
-from ipbasis.search.gauss_newton import GaussNewtonSettings, gauss_newton
+from ipbasis.search.assemble import assemble, observed_features
+from ipbasis.search.gauss_newton import gauss_newton
 from ipbasis.search.joint import joint_gauss_newton
 from ipbasis.search.noise import Errors, Noise, noise_on
+from ipbasis.search.physics import AffinePhysics
+from ipbasis.search.pointwise import PointwisePhysics
+from ipbasis.search.reduce import reduce_physics
 from ipbasis.search.reweighting import Fit, fit_in_rounds
+from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
 
 # queries, those of equations taken at points, and points after padding, that are held at once

@@ -1,0 +1,99 @@
+"""Equation and conditions of a basis reduced to small forms, once per basis."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.forward import energy_coordinates
+from ipbasis.offline.operators import conditions, residual_factor
+from ipbasis.problem.equations import MultiIndex
+from ipbasis.search.physics import AffinePhysics
+from ipbasis.search.pointwise import PointwisePhysics
+
+_CONDITION_POINTS = 101
+
+
+@lru_cache(maxsize=4)
+def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
+    """Equation and conditions of a basis as small forms, once per basis."""
+    system = basis.problem.system
+    at_quadrature = features, root = _at_quadrature(basis)
+    weighted = {index: values * root[:, None] for index, values in features.items()}
+    energy = energy_coordinates(weighted, basis.problem.domain, 1e-14)
+    if system.affine is None:
+        return _pointwise(basis, _nested(energy) if basis.record.leading else energy, at_quadrature)
+    common = _common(basis, energy)
+    factor = compact(residual_factor(basis.problem, features, basis.quadrature, common["coordinates"]))
+    return AffinePhysics(**common, factor=factor)
+
+
+def _at_quadrature(basis: Basis) -> tuple[Mapping[MultiIndex, Tensor], Tensor]:
+    """For each derivative (n, K) the functions at the points of the quadrature, and (n,) the roots of its weights."""
+    features = basis.function_map(basis.quadrature.points, basis.problem.system.indices)
+    return features, basis.quadrature.weights.double().sqrt()
+
+
+def _nested(energy: Tensor) -> Tensor:
+    """The coordinates (K, K) turned so that the first ones are combinations of the first functions alone."""
+    _, triangular = torch.linalg.qr(energy.flip(0).T, mode="r")
+    return triangular.T.flip(0, 1)
+
+
+def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
+    """What equations of every kind have, see `Physics`."""
+    problem = basis.problem
+    coordinates = torch.block_diag(*[energy] * len(problem.fields))
+    given = conditions(problem, _CONDITION_POINTS, torch.float64)
+    rows = given.rows(basis.function_map(given.points, given.indices)) @ coordinates
+    same = ~given.selection.any(dim=1)
+    _, triangular = torch.linalg.qr(torch.cat([rows[same], given.fixed[same, None]], dim=1), mode="r")
+    return {
+        "system": problem.system,
+        "coordinates": coordinates,
+        "condition_rows": triangular[:, :-1],
+        "condition_target": triangular[:, -1],
+        "initial_rows": rows[~same],
+        "initial_selection": given.selection[~same],
+        "determined": not problem.free_initial,
+    }
+
+
+def _pointwise(
+    basis: Basis, energy: Tensor, at_quadrature: tuple[Mapping[MultiIndex, Tensor], Tensor]
+) -> PointwisePhysics:
+    """Equations at points in the coordinates `energy` (K, r), and those of the leading functions.
+
+    Args:
+        basis: the functions.
+        energy: the coordinates.
+        at_quadrature: from `_at_quadrature`.
+    """
+    features, root = at_quadrature
+    leading = None
+    if basis.record.leading:
+        functions = max(basis.record.leading)
+        fewer = basis.leading(functions)
+        leading = _pointwise(fewer, energy[:functions, :functions], _at_quadrature(fewer))
+    return PointwisePhysics(
+        **_common(basis, energy),
+        points=basis.quadrature.points.double().unbind(1),
+        root=root,
+        features={index: values @ energy for index, values in features.items()},
+        accuracy=basis.record.accuracy,
+        leading=leading,
+    )
+
+
+def compact(factor: Tensor) -> Tensor:
+    """An equal factor (Q, m, N + 1) with as few rows m as its rank."""
+    # each operator by its own size: parameters may be of any magnitude
+    size = torch.linalg.matrix_norm(factor).clamp_min(torch.finfo(factor.dtype).tiny)
+    flat = torch.cat([*(factor / size[:, None, None])], dim=1)
+    _, sizes, directions = torch.linalg.svd(flat, full_matrices=False)
+    keep = sizes > 1e-14 * sizes[0]
+    rows = (sizes[keep, None] * directions[keep]).unflatten(1, (len(factor), -1)).transpose(0, 1)
+    return (rows * size[:, None, None]).contiguous()
