@@ -17,6 +17,7 @@ from ipbasis.search.weights import Weights, weights_for
 _NOISE_ROUNDS = 8
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _AT_REST = 1e-2
+_GAIN = 1e-4  # decrease of the objective, in units of χ², that is not worth a step: see `GaussNewtonSettings`
 _FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
 _POOR, _GOOD = 0.4, 0.9  # share of the predicted decrease that came about, at which the damping rises or falls
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
@@ -27,6 +28,7 @@ def _minimise(
 ) -> tuple[Tensor, Tensor]:
     """Levenberg-Marquardt from given parameters with a first damping; returns parameters and steps taken."""
     width = online.ranges[:, 1] - online.ranges[:, 0]
+    tolerance = _GAIN if settings.tolerance is None else settings.tolerance
     parameters = start.clone()
     damping = torch.full_like(online.amplitude, first)
     steps = torch.zeros(len(online), dtype=torch.long)
@@ -58,7 +60,7 @@ def _minimise(
         damping[active] = (damping[active] * factor).clamp(1e-20, 1e12)
         steps[active] += 1
         # a step that the damping holds back predicts less than there is to gain
-        least = torch.where(damping[active] <= _UNDAMPED, settings.tolerance, 1e-3 * settings.tolerance)
+        least = torch.where(damping[active] <= _UNDAMPED, tolerance, 1e-3 * tolerance)
         # by the noise that the misfit tells: the first one is far too small
         small = least * (point.objective / part.counts.sum(1)).clamp_min(1.0) + 1e-13 * point.objective
         done = (predicted.abs() < small) | (damping[active] > 1e8)

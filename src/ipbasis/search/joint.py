@@ -24,10 +24,9 @@ _ROUNDS = 20
 _START_ITERATIONS, _RIDGE = 3, 1e-12
 _FIRST_DAMPING = _EXACT = 1e-12  # changes nothing
 _SHRINKS = 0.01  # factor on what is to gain from one step to the next, at which the matrix of the first still serves
-_LEFT = 0.1  # decrease by a last step with that matrix
-_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
-_LAST_GAIN = 1.0  # decrease by a step, of quadratic convergence, after which the next is not worth it
+_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step: see `GaussNewtonSettings`
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
+_HOPELESS = 1e8  # damping, at which a step is too short to move an estimate
 _RISES = 2  # steps in a row that may rise
 _NOISE_CHANGE, _LEVEL_CHANGE = 0.04, 0.1  # of the logarithms of noise and level, that call for another search
 _CALM = 0.15  # change of estimates in error bars, and of error bars, at which the level no longer matters
@@ -312,6 +311,27 @@ def _posterior(online: Online, state: _State, weights: Weights, solver: _Factori
 
 
 @dataclass(frozen=True)
+class _Worth:
+    """Predicted decreases of the objective, in units of χ², that tell how far a search goes.
+
+    Args:
+        nothing: below it no step is worth it.
+        last: below it the next step is not: it gains in proportion to the square of this one's gain.
+        last_stale: the same of a step with the matrix of the one before, which converges in proportion.
+    """
+
+    nothing: float
+    last: float
+    last_stale: float
+
+    @classmethod
+    def of(cls, settings: GaussNewtonSettings) -> "_Worth":
+        """By the tolerance: at the default of 0.01 a last step gains less than 1, or 0.1 with an older matrix."""
+        nothing = _GAIN if settings.tolerance is None else settings.tolerance
+        return cls(nothing, 10 * math.sqrt(nothing), 10 * nothing)
+
+
+@dataclass(frozen=True)
 class _Path:
     """How the search of each query goes.
 
@@ -333,8 +353,44 @@ class _Path:
     gained: Tensor
 
 
+def _shrinks_slowly(path: _Path, predicted: Tensor, worth: _Worth) -> Tensor:
+    """(B,) whether steps do not shrink so fast that the matrix of the one before serves again."""
+    return predicted >= (_SHRINKS * path.gained).clamp_max(worth.last)
+
+
+def _steady(path: _Path) -> Tensor:
+    """(B,) whether the search is at its best point: no rises since, and no way back to go."""
+    return (path.rises == 0) & ~path.back
+
+
+def _small(path: _Path, predicted: Tensor, worth: _Worth) -> Tensor:
+    """(B,) whether a step gains nothing; one that the damping holds back predicts less than there is to gain."""
+    return _steady(path) & (predicted < worth.nothing) & (path.damping < _LIGHT)
+
+
+def _lands(path: _Path, predicted: Tensor, fresh: Tensor, worth: _Worth) -> Tensor:
+    """(B,) whether the step after this one would gain nothing; `fresh` where the matrix is that of this one."""
+    last = _steady(path) & (predicted < worth.last) & (path.damping < _CAREFUL)
+    return last & (fresh | (predicted < worth.last_stale))
+
+
+def _within(online: Online, parameters: Tensor) -> Tensor:
+    """(B,) whether parameters (B, P) lie within the bounds."""
+    return (online.priors.clip(parameters) == parameters).all(1)
+
+
+def _stuck(path: _Path) -> Tensor:
+    """(B,) whether no step, however short, leads down."""
+    return _steady(path) & (path.damping > _HOPELESS)
+
+
+def _diverged(path: _Path, rises: Tensor, objective: Tensor) -> Tensor:
+    """(B,) whether more steps rose than may: a few where they are nearly those of Gauss and Newton."""
+    return (rises > torch.where(path.damping < _CAREFUL, _RISES, 0)) | objective.isinf()
+
+
 def _search(
-    online: Online, state: _State, weights: Weights, iterations: int
+    online: Online, state: _State, weights: Weights, settings: GaussNewtonSettings
 ) -> tuple[_Posterior, Tensor, Tensor, Tensor]:
     """Levenberg-Marquardt on unknowns and parameters.
 
@@ -346,7 +402,7 @@ def _search(
         online: the batch.
         state: where to start.
         weights: of data and physics.
-        iterations: steps at most.
+        settings: of the solver.
 
     Returns:
         the end, covariances (B, F, r, r) of the unknowns of each field there, valid until the next search, steps
@@ -370,28 +426,23 @@ def _search(
         gained=torch.zeros_like(lowest),
     )
 
-    solver, fresh = _Factorised(online, state), ~none
+    solver, fresh, worth = _Factorised(online, state), ~none, _Worth.of(settings)
     solver.factorise(part, state, weights, active, path.damping)
-    for _ in range(iterations):
+    for _ in range(settings.iterations):
         gradient = state.gradient(part, weights)
         step, predicted = solver.step(gradient, active)
         # where steps do not shrink fast the matrix of the one before serves no longer
-        stale = ~fresh & (predicted >= (_SHRINKS * path.gained).clamp_max(_LAST_GAIN))
+        stale = ~fresh & _shrinks_slowly(path, predicted, worth)
         if stale.any():
             here = part.select(stale), select(state, stale), select(weights, stale)
             solver.factorise(*here, active[stale], path.damping[stale])
             step[stale], predicted[stale] = solver.step(gradient[stale], active[stale])
             fresh |= stale
-        steady = (path.rises == 0) & ~path.back
-        # a step that the damping holds back predicts less than there is to gain
-        still = steady & (predicted < _GAIN) & (path.damping < _LIGHT)
-        goal = state.parameters + step[:, width:]
-        lands = steady & ~still & (predicted < _LAST_GAIN) & (path.damping < _CAREFUL)
-        lands &= fresh | (predicted < _LEFT)
-        lands &= (part.priors.clip(goal) == goal).all(1)
-        done = still | lands | (steady & (path.damping > 1e8))
+        small = _small(path, predicted, worth)
+        lands = ~small & _lands(path, predicted, fresh, worth) & _within(part, state.parameters + step[:, width:])
+        done = small | lands | _stuck(path)
         if done.any():
-            settled[active[done]] = (still | lands)[done]
+            settled[active[done]] = (small | lands)[done]
             steps[active[lands]] += 1
             here, there, by = part.select(done), select(state, done), select(weights, done)
             if lands.any():
@@ -408,10 +459,9 @@ def _search(
         state = _linearise(part, torch.where(back, path.unknowns, goal), torch.where(back, path.parameters, moved))
         steps[active] += 1
         objective = state.objective(weights).nan_to_num(torch.inf)
-        gain = path.lowest - objective
-        better = gain > 0
+        better = path.lowest > objective
         rises = torch.where(better | path.back, 0, path.rises + 1)
-        lost = (rises > torch.where(path.damping < _CAREFUL, _RISES, 0)) | objective.isinf()
+        lost = _diverged(path, rises, objective)
         damping = torch.where(lost, path.damping.clamp_min(1e-6) * 100, path.damping)
         path = _Path(
             unknowns=torch.where(better[:, None], state.unknowns, path.unknowns),
@@ -590,7 +640,7 @@ def _fit(
         if settings.physics_weight is not None:
             final = torch.full_like(final, settings.physics_weight**0.5)
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
-        end, blocks, steps, settled = _search(part, state, weights, settings.iterations)
+        end, blocks, steps, settled = _search(part, state, weights, settings)
         iterations[rows] += steps
         counts, rest, used = part.counts.sum(1), part.data_rest.sum(1), end.used.sum(1)
         freedom = counts - used
