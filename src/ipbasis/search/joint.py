@@ -603,6 +603,54 @@ class _Variances:
         return cls(std, level, torch.stack([torch.full_like(std, torch.inf), std, level]))
 
 
+def _most_likely_noise(online: Online, end: _Posterior, freedom: Tensor, limits: _Limits) -> Tensor:
+    """(B,) noise by the misfit: where the evidence has no slope by it."""
+    return ((end.data + online.data_rest.sum(1)) / freedom.clamp_min(1.0)).sqrt().maximum(limits.std)
+
+
+def _most_likely_level(online: Online, end: _Posterior, limits: _Limits) -> Tensor:
+    """(B,) level of the residual by the residual: where the evidence has no slope by it."""
+    taken = (end.used.sum(1) - online.free.sum(1)).clamp_min(1.0)
+    return (end.physics * online.size / taken).sqrt().maximum(limits.level)
+
+
+def _evidence(online: Online, end: _Posterior, objective: Tensor, weights: Weights) -> Tensor:
+    """(B,) minus twice the logarithm of the evidence, less a constant."""
+    scales = online.counts.sum(1) * weights.data.log() + online.size * weights.physics.log()
+    return objective + end.determinant - 2 * scales
+
+
+def _worse(evidence: Tensor, best: Tensor) -> Tensor:
+    """(B,) whether evidence is lost.
+
+    Too low a level forces the equation on the data, whose misfit is then taken for noise or left.
+    """
+    return evidence > best + _LOSS
+
+
+def _met(end: _Posterior, limits: _Limits) -> Tensor:
+    """(B,) whether the equation is met as well as the functions can."""
+    return end.physics.sqrt() < _MET * limits.residual
+
+
+def _hidden(std: Tensor, limits: _Limits) -> Tensor:
+    """(B,) whether the noise hides the error of the functions."""
+    return std > _CLEAR * limits.std
+
+
+def _level_moves(pull: Tensor, falls: Tensor) -> Tensor:
+    """(B,) whether the level of the residual still moves: the logarithm of its change asked for, or a fall."""
+    return (pull.abs() > _LEVEL_CHANGE) | falls
+
+
+def _only_rescales(end: _Posterior, factor: Tensor) -> Tensor:
+    """(B,) whether both variances may change by one factor: the same estimate, larger or smaller error bars.
+
+    The level as it was would weigh the equation by this much more or less.
+    """
+    return end.depends * (1 - factor.square().reciprocal()).abs() < _CALM
+
+
 def _fit(
     online: Online,
     state: _State,
@@ -642,40 +690,29 @@ def _fit(
         weights = Weights(1 / std, torch.minimum(final, stiffest[rows] / std))
         end, blocks, steps, settled = _search(part, state, weights, settings)
         iterations[rows] += steps
-        counts, rest, used = part.counts.sum(1), part.data_rest.sum(1), end.used.sum(1)
-        freedom = counts - used
-        updated, asked = std, level
-        if not noise_given:
-            updated = ((end.data + rest) / freedom.clamp_min(1.0)).sqrt().maximum(limits.std[rows])
-        if settings.physics_weight is None:
-            taken = (used - part.free.sum(1)).clamp_min(1.0)
-            asked = (end.physics * width / taken).sqrt().maximum(limits.level[rows])
+        least, freedom = select(limits, rows), part.counts.sum(1) - end.used.sum(1)
+        updated = std if noise_given else _most_likely_noise(part, end, freedom, least)
+        asked = level if settings.physics_weight is not None else _most_likely_level(part, end, least)
         pull = (asked / level).log()
-        objective = end.objective + rest * weights.data.square()
-        evidence = objective + end.determinant
-        evidence -= 2 * (counts * weights.data.log() + width * weights.physics.log())
-        # too low a level forces the equation on the data, whose misfit is then taken for noise or left
-        worse = evidence > best[0] + _LOSS
+        objective = end.objective + part.data_rest.sum(1) * weights.data.square()
+        evidence = _evidence(part, end, objective, weights)
+        worse = _worse(evidence, best[0])
         best = torch.where(worse, best, torch.stack([evidence, std, level]))
         # far above the level sought the evidence asks for a small part of the way
         falls = ~rose & (pull < 0)
-        lower = torch.where(falls, level * _FALL, asked).maximum(limits.level[rows])
-        falls &= level > limits.level[rows]
-        sure = end.physics.sqrt() < _MET * limits.residual[rows]
+        lower = torch.where(falls, level * _FALL, asked).maximum(least.level)
+        falls &= level > least.level
+        sure = _met(end, least)
         if not last:
-            sure &= updated > _CLEAR * limits.std[rows]
+            sure &= _hidden(updated, least)
         calm = sure & (end.depends < _CALM)
         leaves = torch.zeros_like(calm)
         if not last:
             leaves = ~(sure & (end.depends < _MATTERS)) & ~(falls & ~worse) | (once & ~calm)
-        moved = ((pull.abs() > _LEVEL_CHANGE) | falls) & ~calm
-        # both variances by one factor: the same estimate, larger or smaller error bars
         factor = updated / std
         noisier = factor.log().abs() > _NOISE_CHANGE
-        # the level as it was would weigh the equation by this much more or less
-        shift = end.depends * (1 - factor.square().reciprocal()).abs()
-        rescaled = noisier & sure & (shift < _CALM) & (not part.priors.informative)
-        moved |= (noisier & ~rescaled) | worse
+        rescaled = noisier & sure & _only_rescales(end, factor) & (not part.priors.informative)
+        moved = _level_moves(pull, falls) & ~calm | (noisier & ~rescaled) | worse
         done = ~moved | (number == _ROUNDS - 1) | leaves
         factor = torch.where(rescaled & done, factor, 1.0)
         squared = factor.square()
