@@ -260,7 +260,7 @@ def test_eliminated_readouts_are_optimal(online):
     """The residual is orthogonal to every column: what refinement is for, at weights of 1e5 to 1."""
     problem, weights, parameters = online
     point = eliminate(problem, parameters, weights)
-    identity = torch.eye(point.readouts.shape[1], dtype=torch.float64).expand(len(parameters), -1, -1)
+    identity = torch.eye(point.coordinates.shape[1], dtype=torch.float64).expand(len(parameters), -1, -1)
     columns = Rows(problem, point.thetas, weights).apply(identity).mT
     columns = columns / columns.norm(dim=1, keepdim=True)
     slope = (columns.mT @ point.residual[..., None]).squeeze(2)

@@ -157,7 +157,7 @@ def test_the_first_functions_are_the_first_unknowns(online, assembled, lotka_vol
     generator = torch.Generator().manual_seed(0)
     unknowns = torch.randn(5, few.size, generator=generator, dtype=torch.float64)
     wide = problem.physics.widened(unknowns)
-    readouts, all_readouts = unknowns @ few.physics.coordinates.T, wide @ problem.physics.coordinates.T
+    readouts, all_readouts = unknowns @ few.physics.combinations.T, wide @ problem.physics.combinations.T
     by_field = all_readouts.unflatten(1, (2, -1))
     assert torch.allclose(by_field[..., :functions].flatten(1), readouts, rtol=1e-10)
     assert not by_field[..., functions:].any()
@@ -231,10 +231,10 @@ def test_normal_matrices_are_those_of_the_derivative(online, epidemic, queries, 
     """For few queries formed one by one, for many by products that all share; also where two fields never meet."""
     physics = online[0].physics
     if fields == 3:
-        physics = replace(physics, system=epidemic.system, coordinates=torch.block_diag(*[physics.energy] * 3))
+        physics = replace(physics, system=epidemic.system, combinations=torch.block_diag(*[physics.energy] * 3))
         assert any(not block.pairs and not block.same.any() for block in physics._blocks.values())
     generator = torch.Generator().manual_seed(0)
-    jets, points, width = len(physics.system.jets), len(physics.root), physics.coordinates.shape[1]
+    jets, points, width = len(physics.system.jets), len(physics.root), physics.combinations.shape[1]
     by_jet = torch.randn(queries, fields, jets, points, generator=generator, dtype=torch.float64)
     assert physics._blocks is not None
     for i, partials in enumerate(physics.system.partials()[0]):

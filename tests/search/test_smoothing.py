@@ -34,7 +34,7 @@ def test_noise_and_error_bars(lotka_volterra_basis, tasks, given):
     assert smoothed.noise_std.median().item() == pytest.approx(0.05, rel=0.1)
     physics = online.physics.at(lotka_volterra_basis, torch.tensor(TIMES)[:, None])
     width = smoothed.spread.shape[2]
-    values = torch.einsum("nr,bfr->bnf", physics.features[()], smoothed.mean.unflatten(1, (2, width)))
+    values = torch.einsum("nr,bfr->bnf", physics.functions[()], smoothed.mean.unflatten(1, (2, width)))
     jets = physics.system.jets
     by_jet = torch.zeros(len(tasks), 2, len(jets), len(TIMES), dtype=torch.float64)
     for field in range(2):

@@ -96,11 +96,20 @@ class Rows:
 
 @dataclass(frozen=True)
 class Point:
-    """The objective at given parameters, the readouts eliminated; `residual` is that of all rows, see `Rows`."""
+    """The objective at given parameters, the readouts eliminated.
+
+    Args:
+        parameters: (B, P).
+        thetas: (B, Q) parameter functions of the equation there.
+        coordinates: (B, N) of the best readouts, see `Physics`.
+        residual: (B, rows) of all rows, see `Rows`.
+        factor: (B, N, N) Cholesky factor of their normal matrix, scaled.
+        scale: (B, N) of its rows and columns.
+    """
 
     parameters: Tensor
     thetas: Tensor
-    readouts: Tensor
+    coordinates: Tensor
     residual: Tensor
     factor: Tensor
     scale: Tensor
@@ -110,14 +119,14 @@ class Point:
         return self.residual.square().sum(1)
 
     def solve(self, right: Tensor) -> Tensor:
-        """Apply the inverse of the readouts' normal matrix to (B, N, k)."""
+        """Apply the inverse of the coordinates' normal matrix to (B, N, k)."""
         return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
 
     @cached_property
     def inverse(self) -> Tensor:
-        """(B, N, N) inverse of the readouts' normal matrix."""
-        size = self.readouts.shape[1]
-        return self.solve(torch.eye(size, dtype=self.readouts.dtype).expand(len(self.readouts), -1, -1))
+        """(B, N, N) inverse of the coordinates' normal matrix."""
+        size = self.coordinates.shape[1]
+        return self.solve(torch.eye(size, dtype=self.coordinates.dtype).expand(len(self.coordinates), -1, -1))
 
 
 def eliminate(online: Online, parameters: Tensor, weights: Weights) -> Point:
@@ -130,23 +139,23 @@ def eliminate(online: Online, parameters: Tensor, weights: Weights) -> Point:
     normal = normal * scale[:, None] * scale[..., None]
     normal.diagonal(dim1=1, dim2=2).add_(4 * normal.shape[1] * _EPSILON)
     factor, _ = torch.linalg.cholesky_ex(normal)
-    readouts = normal.new_zeros(len(normal), normal.shape[1])
-    point = Point(parameters, rows.thetas, readouts, -right, factor, scale)
+    coordinates = normal.new_zeros(len(normal), normal.shape[1])
+    point = Point(parameters, rows.thetas, coordinates, -right, factor, scale)
     residual = -right
     for _ in range(2):
-        readouts = readouts - point.solve(rows.adjoint(residual[:, None]).mT).squeeze(2)
-        residual = rows.apply(readouts[:, None]).squeeze(1) - right
-    return replace(point, readouts=readouts, residual=residual)
+        coordinates = coordinates - point.solve(rows.adjoint(residual[:, None]).mT).squeeze(2)
+        residual = rows.apply(coordinates[:, None]).squeeze(1) - right
+    return replace(point, coordinates=coordinates, residual=residual)
 
 
 def reduced_jacobian(online: Online, point: Point, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Derivatives by the parameters with the readouts following: of the readouts, and of the residual.
+    """Derivatives by the parameters with the readouts following: of their coordinates, and of the residual.
 
     The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
     variable projection), as a sum of data and physics parts: no difference of large numbers is taken.
     """
     rows = Rows(online, point.thetas, weights)
-    slope = online.physics.operator_slope(point.parameters, point.readouts) * online.free[:, None]
+    slope = online.physics.operator_slope(point.parameters, point.coordinates) * online.free[:, None]
     kinds = [slope.new_zeros(len(slope), slope.shape[2], size) for size in rows.sizes]
     kinds[1] = (slope * weights.physics[:, None, None]).mT
     if online.priors.informative:

@@ -190,8 +190,8 @@ def free_terms(problem: Problem, physics: PointwisePhysics, smoothed: Smooth, pa
     values = physics.evaluate(expressions, smoothed.mean, parameters)
     by_jet = physics.evaluate(slopes, smoothed.mean, parameters).unflatten(1, (len(symbols), -1))
     variances = propagate(smoothed.jet_covariance(physics), by_jet)
-    width = physics.features[()].shape[1]
-    fields = torch.einsum("nr,bfr->bnf", physics.features[()], smoothed.mean.unflatten(1, (-1, width)))
+    width = physics.functions[()].shape[1]
+    fields = torch.einsum("nr,bfr->bnf", physics.functions[()], smoothed.mean.unflatten(1, (-1, width)))
     return FreeTerms(
         tuple(
             GaussianProcess.fit([problem.fields.index(f) for f in term.of], fields, values[:, k], variances[:, k])

@@ -148,14 +148,13 @@ def gauss_newton(
     converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
     covariance = parameter_covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
     spread = point.inverse + following @ covariance @ following.mT
-    coordinates = online.physics.coordinates
     # a weight that is bounded beside large noise does not press the residual down to what the basis can reach
     reached = (accuracy.residual * online.amplitude * weights.physics).square().clamp_min(online.size)
     physics = point.residual[:, height : height + online.physics.factor.shape[1]].square().sum(1)
     return Solution(
         parameters=parameters,
         covariance=covariance,
-        readouts=point.readouts @ coordinates.T,
+        readouts=point.coordinates @ online.physics.combinations.T,
         covariances=torch.stack(online.blocks(spread), dim=1),
         used=online.data_trace(spread) * weights.data.square()[:, None],
         noise_std=std,

@@ -753,7 +753,7 @@ def _solution(online: Online, found: _Found, whole: PointwisePhysics) -> Solutio
     return Solution(
         parameters=end.parameters,
         covariance=end.covariance,
-        readouts=whole.widened(end.unknowns) @ whole.coordinates.T,
+        readouts=whole.widened(end.unknowns) @ whole.combinations.T,
         covariances=rest[:, None][:, :0],
         used=end.used,
         noise_std=1 / found.weights.data,

@@ -76,7 +76,7 @@ class Online:
     @property
     def size(self) -> int:
         """Number N of unknowns."""
-        return self.physics.coordinates.shape[1]
+        return self.physics.combinations.shape[1]
 
     def observed(self, unknowns: Tensor) -> Tensor:
         """(B, k, F R) weighted values at the observations, reduced to their roots, for unknowns (B, k, N)."""

@@ -14,13 +14,13 @@ from ipbasis.problem.equations import Equations
 class Physics:
     """Equation and conditions in the span of a basis.
 
-    The unknowns c are readouts w = coordinates c in combinations of the functions that are orthonormal in
-    value and derivatives together: in them the residual is well conditioned, and a large weight on it
+    The unknowns are the coordinates c of the readouts w = combinations c in combinations of the functions that are
+    orthonormal in value and derivatives together: in them the residual is well conditioned, and a large weight on it
     does no harm.
 
     Args:
         system: the equations.
-        coordinates: (F K, N), the readouts of all fields in a row.
+        combinations: (F K, N) takes coordinates to readouts, those of all fields in a row.
         condition_rows: (C, N), ``|condition_rows c - condition_target|²`` is the mean squared error of the
             conditions that are the same for every task.
         condition_target: (C,).
@@ -30,7 +30,7 @@ class Physics:
     """
 
     system: Equations
-    coordinates: Tensor
+    combinations: Tensor
     condition_rows: Tensor
     condition_target: Tensor
     initial_rows: Tensor
@@ -41,11 +41,11 @@ class Physics:
     def energy(self) -> Tensor:
         """(K, r) the readouts of one field in a combination of the functions."""
         fields = len(self.system.notation.fields)
-        return self.coordinates[: len(self.coordinates) // fields, self.own(0)]
+        return self.combinations[: len(self.combinations) // fields, self.own(0)]
 
     def own(self, field: int) -> slice:
         """Where the unknowns of one field stand among all."""
-        width = self.coordinates.shape[1] // len(self.system.notation.fields)
+        width = self.combinations.shape[1] // len(self.system.notation.fields)
         return slice(field * width, (field + 1) * width)
 
 

@@ -22,13 +22,13 @@ _PAIRS, _PRODUCTS = 2, 2**24  # of jets for each equation and pair of fields, an
 class _Block:
     """The part of the normal matrix of equations at points that belongs to the unknowns of two fields.
 
-    It is the sum over pairs of jets, one of each field, and points of the outer products of their features, times
+    It is the sum over pairs of jets, one of each field, and points of the outer products of their functions, times
     factors that are all that differs from query to query: one product of large matrices serves all queries. The rows
     belong to the second field, which is the later one; of a block of one field only the lower triangle is kept.
 
     Args:
         pairs: numbers (i, j) of the jets that meet in an equation, their factors not constant.
-        products: (pairs n, m) outer products of their features, pairs and points in a row; None without pairs.
+        products: (pairs n, m) outer products of their functions, pairs and points in a row; None without pairs.
         same: (m,) sum over the pairs of constant factors.
     """
 
@@ -44,8 +44,9 @@ class PointwisePhysics(Physics):
     Args:
         points: coordinates of the points, a tensor (n,) each.
         root: (n,) roots of the quadrature's weights.
-        features: for each derivative (n, r), in the coordinates of the unknowns of one field.
-        accuracy: of the functions.
+        functions: for each derivative (n, r) their combinations, those of which the unknowns of one field are
+            coordinates.
+        accuracy: of the basis.
         leading: the same in the span of the first functions alone, where there are many: a cheap problem to search
             first. Its unknowns are the first ones of each field, and the roots of its data the leading blocks. None
             where there are few functions.
@@ -53,14 +54,14 @@ class PointwisePhysics(Physics):
 
     points: tuple[Tensor, ...]
     root: Tensor
-    features: Mapping[MultiIndex, Tensor]
+    functions: Mapping[MultiIndex, Tensor]
     accuracy: Accuracy
     leading: "PointwisePhysics | None"
 
     def jets(self, unknowns: Tensor) -> list[Tensor]:
         """(B, n) values of the fields and derivatives that the equations hold, for unknowns (B, N)."""
-        by_field = unknowns.unflatten(1, (-1, self.features[()].shape[1]))
-        return [by_field[:, jet.field] @ self.features[jet.index].T for jet in self.system.jets]
+        by_field = unknowns.unflatten(1, (-1, self.functions[()].shape[1]))
+        return [by_field[:, jet.field] @ self.functions[jet.index].T for jet in self.system.jets]
 
     def widened(self, unknowns: Tensor) -> Tensor:
         """(B, N) those of fewer leading functions, of which the others have no part."""
@@ -69,10 +70,10 @@ class PointwisePhysics(Physics):
 
     def at(self, basis: Basis, points: Tensor) -> "PointwisePhysics":
         """The same equations at other points (n, d), all of equal weight."""
-        features = basis.function_map(points, self.system.indices)
-        features = {index: values @ self.energy for index, values in features.items()}
+        values = basis.function_map(points, self.system.indices)
+        functions = {index: own @ self.energy for index, own in values.items()}
         root = points.new_full((len(points),), len(points) ** -0.5)
-        return replace(self, points=points.unbind(1), root=root, features=features)
+        return replace(self, points=points.unbind(1), root=root, functions=functions)
 
     def evaluate(self, expressions: Sequence[sympy.Expr], unknowns: Tensor, parameters: Tensor) -> Tensor:
         """(B, len(expressions), n) values of expressions in the equations' names at every point."""
@@ -98,9 +99,9 @@ class PointwisePhysics(Physics):
 
     def adjoint(self, by_jet: Tensor, rows: Tensor) -> Tensor:
         """(B, k, N) transpose of `applied`, for rows (B, E, k, n)."""
-        out = rows.new_zeros(len(rows), rows.shape[2], self.coordinates.shape[1])
+        out = rows.new_zeros(len(rows), rows.shape[2], self.combinations.shape[1])
         for j, jet in enumerate(self.system.jets):
-            out[..., self.own(jet.field)] += (by_jet[:, :, j, None] * rows).sum(1) @ self.features[jet.index]
+            out[..., self.own(jet.field)] += (by_jet[:, :, j, None] * rows).sum(1) @ self.functions[jet.index]
         return out
 
     def normal(self, by_jet: Tensor, out: Tensor) -> None:
@@ -110,9 +111,9 @@ class PointwisePhysics(Physics):
             by_jet: (B, E, J, n) partials of the quantities by the jets.
             out: where to write.
         """
-        width = self.features[()].shape[1]
+        width = self.functions[()].shape[1]
         if self._blocks is None or len(out) < _FEW:
-            for part in chunks(len(out), len(self.coordinates[0])):
+            for part in chunks(len(out), len(self.combinations[0])):
                 matrix = self._spread(by_jet[part]).flatten(1, 2)
                 out[part] = matrix.mT @ matrix
             return
@@ -132,13 +133,13 @@ class PointwisePhysics(Physics):
         None where the pairs of jets are so many that the normal matrix of each query is formed faster.
         """
         by_jet, _ = self.system.partials()
-        jets, width, device = self.system.jets, self.features[()].shape[1], self.root.device
+        jets, width, device = self.system.jets, self.functions[()].shape[1], self.root.device
         fields = sorted({jet.field for jet in jets})
         rows, columns = torch.tril_indices(width, width, device=device)
 
         def outer(i: int, j: int) -> Tensor:
-            """(n, r²) products of the features of two jets; (n, r (r + 1) / 2) of two jets of one field."""
-            product = self.features[jets[j].index][:, :, None] * self.features[jets[i].index][:, None]
+            """(n, r²) products of the functions of two jets; (n, r (r + 1) / 2) of two jets of one field."""
+            product = self.functions[jets[j].index][:, :, None] * self.functions[jets[i].index][:, None]
             if jets[i].field != jets[j].field:
                 return product.flatten(1)
             return (product if i == j else product + product.mT)[:, rows, columns]
@@ -167,7 +168,7 @@ class PointwisePhysics(Physics):
     @cached_property
     def _unfolded(self) -> Tensor:
         """(r²,) where the entries of a symmetric matrix stand in its lower triangle."""
-        width, device = self.features[()].shape[1], self.root.device
+        width, device = self.functions[()].shape[1], self.root.device
         rows, columns = torch.tril_indices(width, width, device=device)
         places = torch.empty(width, width, dtype=torch.long, device=device)
         places[rows, columns] = places[columns, rows] = torch.arange(len(rows), device=device)
@@ -175,7 +176,7 @@ class PointwisePhysics(Physics):
 
     def _spread(self, by_jet: Tensor) -> Tensor:
         """(B, E, n, N) derivative by the unknowns of quantities whose partials by the jets are (B, E, J, n)."""
-        out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.coordinates.shape[1])
+        out = by_jet.new_zeros(*by_jet.shape[:2], len(self.root), self.combinations.shape[1])
         for j, jet in enumerate(self.system.jets):
-            out[..., self.own(jet.field)].addcmul_(by_jet[:, :, j, :, None], self.features[jet.index])
+            out[..., self.own(jet.field)].addcmul_(by_jet[:, :, j, :, None], self.functions[jet.index])
         return out

@@ -21,24 +21,24 @@ _CONDITION_POINTS = 101
 def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     """Equation and conditions of a basis as small forms, once per basis."""
     system = basis.problem.system
-    at_quadrature = features, root = _at_quadrature(basis)
-    weighted = {index: values * root[:, None] for index, values in features.items()}
+    at_quadrature = functions, root = _at_quadrature(basis)
+    weighted = {index: values * root[:, None] for index, values in functions.items()}
     energy = energy_coordinates(weighted, basis.problem.domain, 1e-14)
     if system.affine is None:
         return _pointwise(basis, _nested(energy) if basis.record.leading else energy, at_quadrature)
     common = _common(basis, energy)
-    factor = compact(residual_factor(basis.problem, features, basis.quadrature, common["coordinates"]))
+    factor = compact(residual_factor(basis.problem, functions, basis.quadrature, common["combinations"]))
     return AffinePhysics(**common, factor=factor)
 
 
 def _at_quadrature(basis: Basis) -> tuple[Mapping[MultiIndex, Tensor], Tensor]:
     """For each derivative (n, K) the functions at the points of the quadrature, and (n,) the roots of its weights."""
-    features = basis.function_map(basis.quadrature.points, basis.problem.system.indices)
-    return features, basis.quadrature.weights.double().sqrt()
+    functions = basis.function_map(basis.quadrature.points, basis.problem.system.indices)
+    return functions, basis.quadrature.weights.double().sqrt()
 
 
 def _nested(energy: Tensor) -> Tensor:
-    """The coordinates (K, K) turned so that the first ones are combinations of the first functions alone."""
+    """The combinations (K, K) turned so that the first ones are combinations of the first functions alone."""
     _, triangular = torch.linalg.qr(energy.flip(0).T, mode="r")
     return triangular.T.flip(0, 1)
 
@@ -46,14 +46,14 @@ def _nested(energy: Tensor) -> Tensor:
 def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
     """What equations of every kind have, see `Physics`."""
     problem = basis.problem
-    coordinates = torch.block_diag(*[energy] * len(problem.fields))
+    combinations = torch.block_diag(*[energy] * len(problem.fields))
     given = conditions(problem, _CONDITION_POINTS, torch.float64)
-    rows = given.rows(basis.function_map(given.points, given.indices)) @ coordinates
+    rows = given.rows(basis.function_map(given.points, given.indices)) @ combinations
     same = ~given.selection.any(dim=1)
     _, triangular = torch.linalg.qr(torch.cat([rows[same], given.fixed[same, None]], dim=1), mode="r")
     return {
         "system": problem.system,
-        "coordinates": coordinates,
+        "combinations": combinations,
         "condition_rows": triangular[:, :-1],
         "condition_target": triangular[:, -1],
         "initial_rows": rows[~same],
@@ -65,24 +65,24 @@ def _common(basis: Basis, energy: Tensor) -> dict[str, Any]:
 def _pointwise(
     basis: Basis, energy: Tensor, at_quadrature: tuple[Mapping[MultiIndex, Tensor], Tensor]
 ) -> PointwisePhysics:
-    """Equations at points in the coordinates `energy` (K, r), and those of the leading functions.
+    """Equations at points in the combinations `energy` (K, r), and those of the leading functions.
 
     Args:
         basis: the functions.
-        energy: the coordinates.
+        energy: the combinations.
         at_quadrature: from `_at_quadrature`.
     """
-    features, root = at_quadrature
+    functions, root = at_quadrature
     leading = None
     if basis.record.leading:
-        functions = max(basis.record.leading)
-        fewer = basis.leading(functions)
-        leading = _pointwise(fewer, energy[:functions, :functions], _at_quadrature(fewer))
+        count = max(basis.record.leading)
+        fewer = basis.leading(count)
+        leading = _pointwise(fewer, energy[:count, :count], _at_quadrature(fewer))
     return PointwisePhysics(
         **_common(basis, energy),
         points=basis.quadrature.points.double().unbind(1),
         root=root,
-        features={index: values @ energy for index, values in features.items()},
+        functions={index: values @ energy for index, values in functions.items()},
         accuracy=basis.record.accuracy,
         leading=leading,
     )

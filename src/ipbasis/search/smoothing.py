@@ -35,7 +35,7 @@ class Smooth:
     def jet_covariance(self, physics: PointwisePhysics) -> dict[tuple[int, int], Tensor]:
         """(B, n) covariances of the jets that the equations hold, by the numbers i <= j of two; others are zero."""
         jets, squares = physics.system.jets, self.spread.square()
-        along = [physics.features[jet.index] @ self.directions[:, jet.field] for jet in jets]
+        along = [physics.functions[jet.index] @ self.directions[:, jet.field] for jet in jets]
         pairs = itertools.combinations_with_replacement(range(len(jets)), 2)
         same = [(i, j) for i, j in pairs if jets[i].field == jets[j].field]
         return {(i, j): ((along[i] * along[j]) @ squares[:, jets[i].field, :, None]).squeeze(2) for i, j in same}
@@ -55,11 +55,10 @@ class Smooth:
         left = online.observed(self.mean[:, None]).squeeze(1) - online.data_target.flatten(1)
         misfit = left.square().sum(1) + rest
         count, searched = online.known.shape
-        coordinates = online.physics.coordinates
         return Solution(
             parameters=online.known,
             covariance=torch.zeros(count, searched, searched, dtype=std.dtype),
-            readouts=self.mean @ coordinates.T,
+            readouts=self.mean @ online.physics.combinations.T,
             covariances=covariance,
             used=used,
             noise_std=std,
@@ -85,7 +84,7 @@ def propagate(covariances: Mapping[tuple[int, int], Tensor], by_jet: Tensor) -> 
 def smooth(online: Online, noise_std: Tensor | None) -> Smooth:
     """Fit each field to its observations by Bayesian ridge regression.
 
-    Prior: unknowns of independent, equal variance τ². In the coordinates of `Physics` this says that value
+    Prior: unknowns of independent, equal variance τ². For coordinates as in `Physics` this says that value
     and derivatives are of moderate size. The ratio of noise to τ² maximises the evidence, the marginal
     likelihood of the data; where the noise is given only τ² is free.
 

@@ -121,7 +121,7 @@ class OnPhysics(Prepared):
         """Queries of a batch at most; normal matrices of equations at points are held for all of them."""
         most = super().most_queries(longest)
         if isinstance(self.physics, PointwisePhysics):
-            most = min(most, max(1, _BATCH_ENTRIES // self.physics.coordinates.shape[1] ** 2))
+            most = min(most, max(1, _BATCH_ENTRIES // self.physics.combinations.shape[1] ** 2))
         return most
 
 
@@ -147,7 +147,7 @@ class LeastSquares(OnPhysics):
             noise: of these, the error of the basis included.
             functions: (B or 1, n, K) at the points of observation, if they are at hand.
         """
-        device = self.physics.coordinates.device
+        device = self.physics.combinations.device
         basis = self.basis.on(device)
         # on the CPU tensors are made anyway, and the context would cost as much as small operations
         with nullcontext() if device.type == "cpu" else device:

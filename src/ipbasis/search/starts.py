@@ -30,8 +30,8 @@ def candidates(online: Online, weights: Weights) -> list[Tensor]:
     balance = balanced_weight(online, weights.data)
     for smoothing in _SMOOTHINGS:
         smooth = eliminate(online, middle, replace(weights, physics=smoothing * balance))
-        residual = online.physics.apply(thetas, smooth.readouts[:, None]).squeeze(1) + online.physics.source(thetas)
-        slope = online.physics.operator_slope(middle, smooth.readouts) * online.free[:, None] * (high - low)
+        residual = online.physics.apply(thetas, smooth.coordinates[:, None]).squeeze(1) + online.physics.source(thetas)
+        slope = online.physics.operator_slope(middle, smooth.coordinates) * online.free[:, None] * (high - low)
         ridge = torch.diag_embed(1e-12 * slope.abs().amax((1, 2))[:, None] + 1 - online.free)
         rows = torch.cat([slope, ridge], dim=1)
         right = torch.cat([-residual, torch.zeros_like(middle)], dim=1)
@@ -61,7 +61,7 @@ def best_start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings
     points = [eliminate(online, start, weights) for start in starts]
     if online.physics.determined:
         target = online.data_target.flatten(1)
-        misfits = [online.observed(point.readouts[:, None]).squeeze(1) - target for point in points]
+        misfits = [online.observed(point.coordinates[:, None]).squeeze(1) - target for point in points]
         values = torch.stack([misfit.square().sum(1) for misfit in misfits]) + online.data_rest.sum(1)
     else:
         values = torch.stack([point.objective for point in points])
