@@ -14,11 +14,13 @@ from ipbasis.search.starts import best_start
 from ipbasis.search.steps import damped_step, parameter_covariance
 from ipbasis.search.weights import Weights, weights_for
 
-_NOISE_ROUNDS = 8
+_NOISE_ROUNDS = 8  # at most: the noise settles within a few
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
-_AT_REST = 1e-2
+_CONVERGED = 1e-2  # gain of one more step, in units of χ², up to which the end is an optimum: 0.1 error bars
 _GAIN = 1e-4  # decrease of the objective, in units of χ², that is not worth a step: see `GaussNewtonSettings`
-_FIRST_DAMPING, _UNDAMPED = 1e-3, 1e-9
+# Starts are rough, so the first steps are damped a little; in later rounds they are next to those of Gauss and Newton.
+_ROUGH, _UNDAMPED = 1e-3, 1e-9
+_HOPELESS = 1e8  # damping, at which a step is too short to move an estimate
 _POOR, _GOOD = 0.4, 0.9  # share of the predicted decrease that came about, at which the damping rises or falls
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
@@ -63,7 +65,7 @@ def _minimise(
         least = torch.where(damping[active] <= _UNDAMPED, tolerance, 1e-3 * tolerance)
         # by the noise that the misfit tells: the first one is far too small
         small = least * (point.objective / part.counts.sum(1)).clamp_min(1.0) + 1e-13 * point.objective
-        done = (predicted.abs() < small) | (damping[active] > 1e8)
+        done = (predicted.abs() < small) | (damping[active] > _HOPELESS)
         if done.all():
             break
         kept = ~done
@@ -90,6 +92,18 @@ def _misfit(online: Online, point: Point, weights: Weights) -> tuple[Tensor, Ten
     return inside + online.data_rest.sum(1), online.counts.sum(1) - used
 
 
+def _remaining(online: Online, point: Point, jacobian: Tensor, own: OwnTerm) -> Tensor:
+    """(B,) what one more step would gain, in units of χ²: at rest, whatever made the search stop."""
+    width = online.ranges[:, 1] - online.ranges[:, 0]
+    undamped = torch.full_like(online.amplitude, _EPSILON**2)
+    gradient = (jacobian.mT @ point.residual[..., None]).squeeze(2) - own.gradient
+    free = online.free * ~online.priors.blocked(point.parameters, gradient)
+    scaled, own = jacobian * (width * free)[:, None], own.scaled(width * free)
+    step = damped_step(online, free, scaled, point.residual, own, undamped)
+    gained = (scaled @ step[..., None]).square().sum((1, 2))
+    return gained - torch.einsum("bp,bpq,bq->b", step, own.information, step)
+
+
 def gauss_newton(
     online: Online, accuracy: Accuracy, settings: GaussNewtonSettings, noise_std: Tensor | None
 ) -> Solution:
@@ -106,16 +120,15 @@ def gauss_newton(
             None to estimate it from the misfit.
     """
     floor = accuracy.floor * online.amplitude
-    counts, rest = online.counts.sum(1), online.data_rest.sum(1)
     parameters, first = best_start(online, accuracy, settings)
     std = torch.maximum(first, floor) if noise_std is None else noise_std
-    iterations, height = torch.zeros(len(online), dtype=torch.long), online.data_target[0].numel()
+    iterations = torch.zeros(len(online), dtype=torch.long)
     rows = torch.arange(len(online))
     for number in range(_NOISE_ROUNDS if noise_std is None else 1):
         part = online.select(rows)
         weights = weights_for(part, std[rows], accuracy, settings.physics_weight)
         # later rounds start close to the optimum
-        damping = _UNDAMPED if number else _FIRST_DAMPING
+        damping = _UNDAMPED if number else _ROUGH
         parameters[rows], steps = _minimise(part, parameters[rows], weights, accuracy, settings, damping)
         iterations[rows] += steps
         if noise_std is not None:
@@ -130,22 +143,27 @@ def gauss_newton(
         if not len(rows):
             break
 
+    return _solution(online, parameters, std, iterations, accuracy, settings)
+
+
+def _solution(
+    online: Online,
+    parameters: Tensor,
+    std: Tensor,
+    iterations: Tensor,
+    accuracy: Accuracy,
+    settings: GaussNewtonSettings,
+) -> Solution:
+    """The outcome at the parameters (B, P) where the search ended, by the noise (B,), after so many iterations (B,)."""
     weights = weights_for(online, std, accuracy, settings.physics_weight)
     point = eliminate(online, parameters, weights)
     misfit, freedom = _misfit(online, point, weights)
     following, jacobian = reduced_jacobian(online, point, weights)
     width = online.ranges[:, 1] - online.ranges[:, 0]
     own = own_term(online, parameters, weights, accuracy)
-    # what one more step would gain, in units of χ²: at rest, whatever made the search stop
-    last = torch.full_like(std, _EPSILON**2)
-    gradient = (jacobian.mT @ point.residual[..., None]).squeeze(2) - own.gradient
-    free = online.free * ~online.priors.blocked(parameters, gradient)
-    scaled, scaled_own = jacobian * (width * free)[:, None], own.scaled(width * free)
-    step = damped_step(online, free, scaled, point.residual, scaled_own, last)
-    remaining = (scaled @ step[..., None]).square().sum((1, 2)) - torch.einsum(
-        "bp,bpq,bq->b", step, scaled_own.information, step
-    )
-    converged = remaining < _AT_REST * (1 + (point.objective - own.objective) / counts)
+    counts, rest, height = online.counts.sum(1), online.data_rest.sum(1), online.data_target[0].numel()
+    remaining = _remaining(online, point, jacobian, own)
+    converged = remaining < _CONVERGED * (1 + (point.objective - own.objective) / counts)
     covariance = parameter_covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
     spread = point.inverse + following @ covariance @ following.mT
     # a weight that is bounded beside large noise does not press the residual down to what the basis can reach

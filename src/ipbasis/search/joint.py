@@ -22,7 +22,7 @@ from ipbasis.search.weights import STIFFEST, Weights
 
 _ROUNDS = 20
 _START_ITERATIONS, _RIDGE = 3, 1e-12
-_FIRST_DAMPING = _EXACT = 1e-12  # changes nothing
+_EXACT = 1e-12  # damping that changes nothing, and the first: starts are near enough for steps of Gauss and Newton
 _SHRINKS = 0.01  # factor on what is to gain from one step to the next, at which the matrix of the first still serves
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step: see `GaussNewtonSettings`
 _LIGHT, _CAREFUL = 1.0, 1e-2  # damping below which a step is nearly that of Gauss and Newton, or may rise
@@ -422,7 +422,7 @@ def _search(
         lowest=lowest,
         rises=none.long(),
         back=none,
-        damping=torch.full_like(lowest, _FIRST_DAMPING),
+        damping=torch.full_like(lowest, _EXACT),
         gained=torch.zeros_like(lowest),
     )
 

@@ -14,7 +14,7 @@ from ipbasis.problem.equations import MultiIndex
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
 
-_CONDITION_POINTS = 101
+_CONDITION_POINTS = 101  # along each side of the domain that has conditions
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from ipbasis.search.online import Online
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.weights import Weights, balanced_weight, weights_for
 
-_FIRST_NOISE = 1e-4
+_SMALL_NOISE = 1e-4  # relative to the observations: at a large one the equation would be traded against the data
 _SMOOTHINGS = (1e-5, 1e-1)  # physics against data, in the roots
 _COVERING = 16  # starts over the ranges, where the conditions determine the solution
 
@@ -49,7 +49,7 @@ def best_start(online: Online, accuracy: Accuracy, settings: GaussNewtonSettings
     cover the ranges are tried too, and the data decide alone, by the misfit of their solutions: it is the
     noise at first, for a smaller one would trust noisy data more than the equation.
     """
-    noise = _FIRST_NOISE * online.amplitude
+    noise = _SMALL_NOISE * online.amplitude
     weights = weights_for(online, noise.maximum(accuracy.floor * online.amplitude), accuracy, settings.physics_weight)
     starts = candidates(online, weights)
     if online.physics.determined:
