@@ -14,12 +14,14 @@ from ipbasis.files import replacing_file
 from ipbasis.problem.declaration import Problem
 from ipbasis.reference.terms import true_terms
 from ipbasis.tracking import Tracker
+from pipelines.benchmark import Baseline, Benchmark
 from pipelines.cells import Cell, Observed, cells, read_cell, tasks_of
-from pipelines.common import DATA, Settings, side_by_side
+from pipelines.common import side_by_side
+from pipelines.paths import estimates_directory
 
 
 @dataclass(frozen=True)
-class Question:
+class KnownQuery:
     """A query with the truth behind it.
 
     Args:
@@ -39,20 +41,18 @@ class Question:
     terms: np.ndarray
 
 
-# what a baseline answered
-Answer = tuple[Question, Fit]
+# with what a baseline made of it
+FittedQuery = tuple[KnownQuery, Fit]
 
 
-def drawn_problem(settings: Settings, number: int) -> Problem:
-    """The problem with the ranges that a set is drawn from: what a baseline is told of the parameters."""
-    entry = settings["observations"]["sets"][number]
-    return Problem(**settings["problem"]).with_ranges(entry.get("parameters"), entry.get("initial"))
+def baseline_of(benchmark: Benchmark, source: str) -> Baseline:
+    """What the benchmark says of a baseline."""
+    return getattr(benchmark.baselines, source)
 
 
-def chosen_cells(settings: Settings, source: str) -> list[Cell]:
+def chosen_cells(benchmark: Benchmark, source: str) -> list[Cell]:
     """The cells that a baseline answers: those with the labels that its configuration names, all without such."""
-    every = cells(settings)
-    wanted = settings["baselines"][source].get("cells")
+    every, wanted = cells(benchmark), baseline_of(benchmark, source).cells
     if wanted is None:
         return every
     found = [[cell for cell in every if label.items() <= cell.label.items()] for label in wanted]
@@ -62,18 +62,18 @@ def chosen_cells(settings: Settings, source: str) -> list[Cell]:
     return [cell for cell in every if any(cell in matching for matching in found)]
 
 
-def questions(settings: Settings, cell: Cell, queries: int | list[int]) -> Iterator[Question]:
+def queries_of_cell(benchmark: Benchmark, cell: Cell, queries: int | list[int]) -> Iterator[KnownQuery]:
     """Some queries of a cell: the first so many, or those with these numbers."""
     numbers = list(range(queries)) if isinstance(queries, int) else queries
-    observed = read_cell(settings, cell, max(numbers) + 1)
+    observed = read_cell(benchmark, cell, max(numbers) + 1)
     if max(numbers) >= len(observed.truth):
         raise InputError(f"baselines: query {max(numbers)} is asked for, the set has {len(observed.truth)}")
-    yield from questions_of(settings, cell, observed, numbers)
+    yield from known_queries(benchmark, cell, observed, numbers)
 
 
-def questions_of(settings: Settings, cell: Cell, observed: Observed, numbers: Sequence[int]) -> Iterator[Question]:
+def known_queries(benchmark: Benchmark, cell: Cell, observed: Observed, numbers: Sequence[int]) -> Iterator[KnownQuery]:
     """Queries of a cell that is observed, by their numbers."""
-    problem = drawn_problem(settings, cell.set)
+    problem = benchmark.drawn_problem(benchmark.observations.sets[cell.set])
     by_query = dict(list(observed.observations.groupby("query", sort=False)))
     for number in numbers:
         truth = observed.truth.iloc[[number]]
@@ -83,113 +83,113 @@ def questions_of(settings: Settings, cell: Cell, observed: Observed, numbers: Se
         tasks = tasks_of(problem, truth)
         terms = true_terms(problem, tasks, points[None])[0] if problem.unknown_terms else np.empty((len(points), 0))
         query = Query(points, rows[problem.fields].to_numpy(), np.array(known, dtype=float))
-        yield Question(cell, truth["query"].item(), problem, query, tasks.parameters[0], terms)
+        yield KnownQuery(cell, truth["query"].item(), problem, query, tasks.parameters[0], terms)
 
 
-def asked(settings: Settings, source: str) -> list[Question]:
-    """The questions that the configuration of a baseline names, cell by cell."""
-    queries = settings["baselines"][source]["queries"]
-    return [question for cell in chosen_cells(settings, source) for question in questions(settings, cell, queries)]
+def chosen_queries(benchmark: Benchmark, source: str) -> list[KnownQuery]:
+    """The queries that the configuration of a baseline names, cell by cell."""
+    queries = baseline_of(benchmark, source).queries
+    return [one for cell in chosen_cells(benchmark, source) for one in queries_of_cell(benchmark, cell, queries)]
 
 
 def fit_all(
-    fit: Callable[[Any, Question], Fit], jobs: list[tuple[Any, Question]], workers: int, name: str
-) -> list[Answer]:
-    """Answers to questions, each with settings of its own.
+    fit: Callable[[Any, KnownQuery], Fit], jobs: Sequence[tuple[Any, KnownQuery]], workers: int, name: str
+) -> list[FittedQuery]:
+    """Fits of queries, each with settings of its own.
 
     Args:
-        fit: takes the settings and the question, of which it may use the problem and the query.
-        jobs: what to answer.
-        workers: how many are answered at a time.
+        fit: takes the settings and the query, of which it may use the problem and what a baseline gets.
+        jobs: settings and queries.
+        workers: how many are fitted at a time.
         name: of the progress bar.
     """
-    return list(zip([question for _, question in jobs], side_by_side(fit, jobs, workers, name), strict=True))
+    return list(zip([known for _, known in jobs], side_by_side(fit, jobs, workers, name), strict=True))
 
 
-def query_row(settings: Settings, source: str, question: Question, fit: Fit) -> dict:
+def query_row(benchmark: Benchmark, source: str, known: KnownQuery, fit: Fit) -> dict:
     """Row of one query: the true scored parameters, the errors, the effort."""
-    names, scored = list(question.problem.parameters), settings["observations"]["scored"]
-    errors = dict(zip(names, np.abs(fit.parameters - question.parameters), strict=True))
-    true = dict(zip(names, question.parameters, strict=True))
+    names, scored = list(known.problem.parameters), benchmark.observations.scored
+    errors = dict(zip(names, np.abs(fit.parameters - known.parameters), strict=True))
+    true = dict(zip(names, known.parameters, strict=True))
     return {
         "source": source,
         **{name: true[name] for name in scored},
-        **question.cell.label,
-        "query": question.id,
+        **known.cell.label,
+        "query": known.id,
         "epochs": fit.effort,
         "loss": fit.loss,
         **{f"{name}_abs_error": errors[name] for name in scored},
-        **(term_errors(fit.terms, question.terms) if question.terms.size else {}),
+        **(term_errors(fit.terms, known.terms) if known.terms.size else {}),
         "seconds": fit.seconds,
     }
 
 
-def cell_row(settings: Settings, source: str, cell: Cell, answers: list[Answer]) -> dict:
+def cell_row(benchmark: Benchmark, source: str, cell: Cell, fitted: list[FittedQuery]) -> dict:
     """Row of the online table; queries on which the baseline failed are left out of the scores, and counted."""
-    solved = [(question, fit) for question, fit in answers if np.isfinite(fit.loss)]
+    solved = [(known, fit) for known, fit in fitted if np.isfinite(fit.loss)]
     scores = {}
     if solved:
         names = list(solved[0][0].problem.parameters)
         estimated = pd.DataFrame([fit.parameters for _, fit in solved], columns=names)
-        true = pd.DataFrame([question.parameters for question, _ in solved], columns=names)
+        true = pd.DataFrame([known.parameters for known, _ in solved], columns=names)
         numbers = range(len(solved))
-        scored = settings["observations"]["scored"]
+        scored = benchmark.observations.scored
         scores = parameter_errors(estimated.assign(query=numbers), true.assign(query=numbers), scored)
         if solved[0][0].terms.size:
             found = np.concatenate([fit.terms for _, fit in solved])
-            scores |= term_errors(found, np.concatenate([question.terms for question, _ in solved]))
-    seconds = [fit.seconds for _, fit in answers]
+            scores |= term_errors(found, np.concatenate([known.terms for known, _ in solved]))
+    seconds = [fit.seconds for _, fit in fitted]
     return {
         "source": source,
         **cell.label,
-        "queries": len(answers),
-        "failed": len(answers) - len(solved),
-        "epochs": int(np.mean([fit.effort for _, fit in answers])),
-        "learning_rate": settings["baselines"][source]["settings"].get("learning_rate"),
+        "queries": len(fitted),
+        "failed": len(fitted) - len(solved),
+        "epochs": int(np.mean([fit.effort for _, fit in fitted])),
+        "learning_rate": baseline_of(benchmark, source).settings.get("learning_rate"),
         "loss": np.mean([fit.loss for _, fit in solved]) if solved else np.nan,
         **scores,
         "seconds": np.sum(seconds),
         "seconds_per_query": np.mean(seconds),
         "noise": cell.noise,
-        "noise_unit": settings["observations"]["noise_unit"],
+        "noise_unit": benchmark.observations.noise_unit,
     }
 
 
-def estimates_table(answers: list[Answer]) -> pd.DataFrame:
+def estimates_table(fitted: list[FittedQuery]) -> pd.DataFrame:
     """The estimates, one row per query."""
     rows = [
         {
-            "query": question.id,
-            **dict(zip(question.problem.parameters, fit.parameters, strict=True)),
+            "query": known.id,
+            **dict(zip(known.problem.parameters, fit.parameters, strict=True)),
             "loss": fit.loss,
             "seconds": fit.seconds,
             "effort": fit.effort,
         }
-        for question, fit in answers
+        for known, fit in fitted
     ]
     return pd.DataFrame(rows)
 
 
 def write_tables(
-    settings: Settings, tracker: Tracker, source: str, answers: list[Answer], further: Mapping[str, pd.DataFrame]
+    benchmark: Benchmark, tracker: Tracker, source: str, fitted: list[FittedQuery], further: Mapping[str, pd.DataFrame]
 ) -> None:
     """Write the estimates and the row of each cell, and further tables; log all of them.
 
     Args:
-        settings: the configuration.
+        benchmark: the benchmark.
         tracker: receives metrics and files.
         source: name of the baseline.
-        answers: cell by cell.
+        fitted: cell by cell.
         further: tables by name.
     """
-    folder = DATA / "estimates" / settings["problem"]["name"] / source
+    folder = estimates_directory(benchmark.name, source)
     rows = []
-    by_cell = {question.cell.name: question.cell for question, _ in answers}
+    by_cell = {known.cell.name: known.cell for known, _ in fitted}
     for number, (name, cell) in enumerate(by_cell.items()):
-        of_cell = [answer for answer in answers if answer[0].cell.name == name]
+        of_cell = [one for one in fitted if one[0].cell.name == name]
         with replacing_file(folder / f"{source}_{name}.parquet") as temporary:
             estimates_table(of_cell).to_parquet(temporary, index=False)
-        rows.append(cell_row(settings, source, cell, of_cell))
+        rows.append(cell_row(benchmark, source, cell, of_cell))
         tracker.metrics(rows[-1], step=number)
     for name, table in {**further, "online": pd.DataFrame(rows)}.items():
         with replacing_file(folder / f"{name}.csv") as temporary:

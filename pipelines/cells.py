@@ -15,10 +15,11 @@ import pandas as pd
 
 from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
-from ipbasis.observations.simulate import ObservationSettings, long_table
+from ipbasis.observations.simulate import long_table
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.solutions import TRUTHS
-from pipelines.common import DATA, Settings
+from pipelines.benchmark import Benchmark, CrossedCells
+from pipelines.paths import observations_file
 
 _UNITS = {"percent": "% ", "absolute": ""}
 
@@ -66,60 +67,44 @@ def _name(label: Mapping[str, float]) -> str:
     return "_".join(f"{key}-{value:g}" for key, value in label.items()) or "queries"
 
 
-def observation_settings(settings: Settings, **changes: object) -> ObservationSettings:
-    """The part of the observations' configuration that says how to sample."""
-    chosen = {key: settings["observations"][key] for key in ObservationSettings.model_fields}
-    return ObservationSettings(**chosen | changes)
-
-
-def cells(settings: Settings) -> list[Cell]:
+def cells(benchmark: Benchmark) -> list[Cell]:
     """All cells of the problem's online table; each number of observations with each noise where both vary."""
-    chosen = settings["observations"]
-    crossed = chosen.get("cells", {})
-    numbers, noises = crossed.get("number", [chosen["number"]]), crossed.get("noise", [chosen["noise"]])
-    if max(numbers) > chosen["number"]:
-        raise InputError(f"observations.cells.number: {max(numbers)} of {chosen['number']} simulated observations")
-    if len(numbers) > 1 and chosen["layout"] == "equispaced":
+    chosen = benchmark.observations
+    crossed = chosen.cells or CrossedCells()
+    numbers, noises = crossed.number or [chosen.number], crossed.noise or [chosen.noise]
+    if max(numbers) > chosen.number:
+        raise InputError(f"observations.cells.number: {max(numbers)} of {chosen.number} simulated observations")
+    if len(numbers) > 1 and chosen.layout == "equispaced":
         raise InputError("observations.cells.number: the first of equispaced points do not span the domain")
     found = []
-    for (position, entry), noise, number in product(enumerate(chosen["sets"]), noises, numbers):
-        varied = {f"noise_{chosen['noise_unit']}": noise} if "noise" in crossed else {}
-        varied |= {"observations": number} if "number" in crossed else {}
-        parts = [entry.get("text"), f"{noise:g} {_UNITS[chosen['noise_unit']]}noise" if "noise" in crossed else None]
-        parts.append(f"{number} observations" if "number" in crossed else None)
+    for (position, entry), noise, number in product(enumerate(chosen.sets), noises, numbers):
+        varied = {f"noise_{chosen.noise_unit}": noise} if crossed.noise else {}
+        varied |= {"observations": number} if crossed.number else {}
+        parts = [entry.text, f"{noise:g} {_UNITS[chosen.noise_unit]}noise" if crossed.noise else None]
+        parts.append(f"{number} observations" if crossed.number else None)
         text = ", ".join(part for part in parts if part)
-        found.append(Cell(position, number, noise, {**entry["label"], **varied}, text))
+        found.append(Cell(position, number, noise, {**entry.label, **varied}, text))
     return found
 
 
-def label_keys(settings: Settings) -> list[str]:
+def label_keys(benchmark: Benchmark) -> list[str]:
     """Columns of the online table that say which cell a row is of."""
-    return list(dict.fromkeys(key for cell in cells(settings) for key in cell.label))
+    return list(dict.fromkeys(key for cell in cells(benchmark) for key in cell.label))
 
 
-def shown_cells(settings: Settings) -> list[Cell]:
-    """The cells whose fits the pictures show: those with the labels that are named, or else the first."""
-    found, named = cells(settings), settings["observations"].get("shown")
-    if named is None:
-        return found[:1]
-    return [cell for labels in named for cell in found if labels.items() <= cell.label.items()]
+def cell_with(benchmark: Benchmark, row: pd.Series) -> Cell:
+    """The cell that a row of a table is of, by its labels."""
+    return next(cell for cell in cells(benchmark) if all(row[key] == value for key, value in cell.label.items()))
 
 
-def shown_queries(settings: Settings) -> list[int]:
-    """Numbers of the queries that the pictures show, spread over those that every recipe answers."""
-    counts = [settings["budget"]["queries"], settings["budget"]["paper_queries"]]
-    counts += [len(values) for entry in settings["observations"]["sets"] for values in entry.get("tasks", {}).values()]
-    return np.unique(np.linspace(0, min(counts) - 1, 3).round().astype(int)).tolist()
-
-
-def _tasks(settings: Settings, number: int, queries: int) -> Tasks:
+def _tasks(benchmark: Benchmark, number: int, queries: int) -> Tasks:
     """Tasks of a set: those that it lists, or else drawn from its ranges."""
-    problem, entry = Problem(**settings["problem"]), settings["observations"]["sets"][number]
-    if "tasks" in entry:
-        listed = np.array([entry["tasks"][name] for name in problem.parameters], dtype=float).T[:queries]
+    entry = benchmark.observations.sets[number]
+    if entry.tasks:
+        listed = np.array([entry.tasks[name] for name in benchmark.problem.parameters], dtype=float).T[:queries]
         return Tasks(listed, np.zeros((len(listed), 0)))
-    drawn = problem.with_ranges(entry.get("parameters"), entry.get("initial"))
-    return drawn.sample_tasks(queries, np.random.default_rng([settings["seed"], 1000 + number]))
+    rng = np.random.default_rng([benchmark.seed, 1000 + number])
+    return benchmark.drawn_problem(entry).sample_tasks(queries, rng)
 
 
 def tasks_of(problem: Problem, truth: pd.DataFrame) -> Tasks:
@@ -128,19 +113,19 @@ def tasks_of(problem: Problem, truth: pd.DataFrame) -> Tasks:
     return Tasks(truth[list(problem.parameters)].to_numpy(), truth[initial].to_numpy())
 
 
-def simulate(settings: Settings, number: int, queries: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def simulate(benchmark: Benchmark, number: int, queries: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Noise-free observations of one set of queries, and the parameters and initial values behind them.
 
     Args:
-        settings: the configuration.
+        benchmark: the benchmark.
         number: of the set.
         queries: how many; fewer where the set lists fewer tasks.
 
     Returns:
         observations in long form, and one row per query.
     """
-    problem, sampling = Problem(**settings["problem"]), observation_settings(settings)
-    tasks = _tasks(settings, number, queries)
+    problem, sampling = benchmark.problem, benchmark.observations
+    tasks = _tasks(benchmark, number, queries)
     points = sampling.points(problem, len(tasks))
     values = TRUTHS[sampling.truth](problem, tasks, points)
     truth = pd.DataFrame({"query": np.arange(len(tasks))})
@@ -149,44 +134,43 @@ def simulate(settings: Settings, number: int, queries: int) -> tuple[pd.DataFram
     return long_table(problem, points, values), truth
 
 
-def write_set(settings: Settings, number: int, observations: pd.DataFrame, truth: pd.DataFrame) -> Path:
+def write_set(benchmark: Benchmark, number: int, observations: pd.DataFrame, truth: pd.DataFrame) -> Path:
     """Put a simulated set where `read_set` finds it; returns where its truth is."""
-    for suffix, table in (("observations", observations), ("truth", truth)):
-        with replacing_file(_path(settings, number, suffix)) as temporary:
+    for part, table in (("observations", observations), ("truth", truth)):
+        with replacing_file(_file(benchmark, number, part)) as temporary:
             table.to_parquet(temporary, index=False)
-    return _path(settings, number, "truth")
+    return _file(benchmark, number, "truth")
 
 
-def _path(settings: Settings, number: int, suffix: str) -> Path:
-    name = _name(settings["observations"]["sets"][number]["label"])
-    return DATA / "observations" / settings["problem"]["name"] / f"{name}_{suffix}.parquet"
+def _file(benchmark: Benchmark, number: int, part: str) -> Path:
+    return observations_file(benchmark.name, _name(benchmark.observations.sets[number].label), part)
 
 
-def points_of(settings: Settings, simulated: pd.DataFrame, queries: int) -> np.ndarray:
+def points_of(benchmark: Benchmark, simulated: pd.DataFrame, queries: int) -> np.ndarray:
     """(queries, n, d) points of a simulated set, (1, n, d) if they are the same for all."""
-    coordinates = list(settings["problem"]["coordinates"])
+    coordinates = list(benchmark.problem.coordinates)
     points = simulated[coordinates].to_numpy().reshape(queries, -1, len(coordinates))
-    return points if settings["observations"]["layout"] == "own" else points[:1]
+    return points if benchmark.observations.layout == "own" else points[:1]
 
 
 def observe(
-    settings: Settings, cell: Cell, simulated: pd.DataFrame, truth: pd.DataFrame, seeds: Sequence[int] = (0,)
+    benchmark: Benchmark, cell: Cell, simulated: pd.DataFrame, truth: pd.DataFrame, seeds: Sequence[int] = (0,)
 ) -> Observed:
     """A cell as it is observed: with noise, the first points only, and the parameters that are known.
 
     Args:
-        settings: the configuration.
+        benchmark: the benchmark.
         cell: the cell.
         simulated: noise-free observations of its set.
         truth: one row per query of those.
         seeds: draws of the noise, counted from the seed of the configuration; each gives all queries anew.
     """
-    problem, queries = Problem(**settings["problem"]), len(truth)
+    problem, chosen, queries = benchmark.problem, benchmark.observations, len(truth)
     values = simulated[problem.fields].to_numpy().reshape(queries, -1, len(problem.fields))
-    points = points_of(settings, simulated, queries)[:, : cell.number]
+    points = points_of(benchmark, simulated, queries)[:, : cell.number]
     disturbed, truths = [], []
     for seed in seeds:
-        sampling = observation_settings(settings, noise=cell.noise, seed=settings["observations"]["seed"] + seed)
+        sampling = chosen.model_copy(update={"noise": cell.noise, "seed": chosen.seed + seed})
         noisy, std = sampling.disturb(values)
         disturbed.append(noisy[:, : cell.number])
         truths.append(truth.assign(query=truth["query"] + seed * queries, noise_std=std, noise_seed=seed))
@@ -194,20 +178,20 @@ def observe(
     repeated = points if len(points) == 1 else np.tile(points, (len(seeds), 1, 1))
     observations = long_table(problem, repeated, all_values)
     observations["query"] = np.repeat(every["query"].to_numpy(), cell.number)
-    for name in settings["observations"].get("known", []):
+    for name in chosen.known:
         observations[name] = np.repeat(every[name].to_numpy(), cell.number)
     return Observed(observations, every, repeated)
 
 
-def read_set(settings: Settings, number: int, queries: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def read_set(benchmark: Benchmark, number: int, queries: int | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The noise-free simulation of a set, or of its first queries, and the truth behind it."""
-    simulated, truth = (pd.read_parquet(_path(settings, number, part)) for part in ("observations", "truth"))
+    simulated, truth = (pd.read_parquet(_file(benchmark, number, part)) for part in ("observations", "truth"))
     if queries is not None:
         truth = truth.head(queries)
         simulated = simulated[simulated["query"].isin(truth["query"])]
     return simulated, truth
 
 
-def read_cell(settings: Settings, cell: Cell, queries: int | None = None, seeds: Sequence[int] = (0,)) -> Observed:
+def read_cell(benchmark: Benchmark, cell: Cell, queries: int | None = None, seeds: Sequence[int] = (0,)) -> Observed:
     """A cell of the stage `simulate` as it is observed, see `observe`."""
-    return observe(settings, cell, *read_set(settings, cell.set, queries), seeds)
+    return observe(benchmark, cell, *read_set(benchmark, cell.set, queries), seeds)

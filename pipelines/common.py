@@ -1,61 +1,40 @@
-"""What every stage shares: its configuration, its place in MLflow, and one-line errors."""
+"""What every stage shares: its place in MLflow, one-line errors, and the cores."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-import hydra
 import psutil
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ipbasis.errors import InputError
 from ipbasis.tracking import Tracker, tracked_run
-
-ROOT = Path(__file__).parents[1]
-DATA, MODELS, REPORTS = ROOT / "data", ROOT / "models", ROOT / "reports"
-Settings = Mapping[str, Any]
+from pipelines.benchmark import parsed
+from pipelines.paths import ROOT
 
 
-def settings_of(config: DictConfig) -> Settings:
-    """The configuration as plain values, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+class Settings(Protocol):
+    """What a stage works on: a `Benchmark`, or the settings of a study of all problems."""
+
+    seed: int
+    profile: str
+
+    @property
+    def name(self) -> str:
+        """Of the problem, for the tag of the run."""
+
+    def model_dump(self) -> dict[str, Any]:
+        """All values, for the record of the run."""
 
 
-def composed(**changes: object) -> Settings:
-    """The running job's configuration with other values of some overrides.
-
-    Args:
-        changes: by key; dots in it are written as double underscores, ``basis__readouts=10``.
-    """
-    named = {key.replace("__", "."): value for key, value in changes.items()}
-    overrides = [o for o in HydraConfig.get().overrides.task if o.split("=")[0] not in named]
-    return settings_of(hydra.compose("config", [*overrides, *(f"{key}={value}" for key, value in named.items())]))
-
-
-def methods(settings: Settings) -> list[str]:
-    """The recipes by which a problem is queried: those that are trained, and further ones on the same bases."""
-    return [*settings["recipes"], *settings["observations"].get("further_recipes", [])]
-
-
-def trained_readouts(problem: str) -> list[int]:
-    """Numbers of readouts for which there are bases of a problem."""
-    found = (DATA / "training" / problem).glob("readouts-*")
-    return sorted(int(path.name.removeprefix("readouts-")) for path in found)
-
-
-def recipe_directory(problem: str, readouts: int, recipe: str) -> Path:
-    """Where the basis of a recipe lies; the published one's below ours."""
-    directory = MODELS / problem / f"readouts-{readouts}"
-    return directory if recipe == "ipbasis" else directory / recipe
+Work = TypeVar("Work", bound=Settings)
 
 
 def one_thread() -> None:
@@ -106,7 +85,8 @@ def _pipeline_run() -> str:
 def run_stage(
     name: str,
     config: DictConfig,
-    work: Callable[[Settings, Tracker], None],
+    work: Callable[[Work, Tracker], None],
+    parse: Callable[[DictConfig], Work] = parsed,
     group: str | None = None,
     group_name: str = "pipeline",
 ) -> None:
@@ -115,24 +95,29 @@ def run_stage(
     Args:
         name: of the stage.
         config: composed by Hydra.
-        work: receives settings and tracker.
+        work: receives what was parsed, and the tracker.
+        parse: makes settings of the configuration.
         group: identity of the parent run; None for the pipeline run that this process belongs to.
         group_name: name of the parent run.
     """
-    settings = settings_of(config)
-    problem = settings["problem"]["name"]
-    tags = {
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
-        "dvc_stage": os.environ.get("DVC_STAGE", name),
-        "problem": problem,
-        "profile": settings["profile"]["name"],
-    }
-    torch.manual_seed(settings["seed"])
     try:
-        with tracked_run(f"{name} {problem}", group or _pipeline_run(), group_name, tags, ROOT) as tracker:
-            tracker.parameters(settings)
+        settings = parse(config)
+        torch.manual_seed(settings.seed)
+        title = f"{name} {settings.name}"
+        with tracked_run(title, group or _pipeline_run(), group_name, _tags(name, settings), ROOT) as tracker:
+            tracker.parameters(settings.model_dump())
             work(settings, tracker)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _tags(name: str, settings: Settings) -> dict[str, str]:
+    """Where a run comes from."""
+    return {
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        "dvc_stage": os.environ.get("DVC_STAGE", name),
+        "problem": settings.name,
+        "profile": settings.profile,
+    }

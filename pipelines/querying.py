@@ -8,25 +8,25 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
-from ipbasis.features.quadrature import equispaced
 from ipbasis.observations.long_form import Observations, check_observations
-from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 from ipbasis.published.solvers import ALL
 from ipbasis.reference.terms import true_terms
+from ipbasis.search.solver import Solver
+from pipelines.benchmark import Benchmark, Recipe
 from pipelines.cells import Cell, Observed, observe, tasks_of
-from pipelines.common import Settings
 
 # how a solver searches unknown terms, as the tables call it
 _SEARCHED = {"free_form": "free_form", "library": "library", "term_networks": "network"}
 
 
 @dataclass(frozen=True)
-class Question:
+class SimulatedCell:
     """A cell to be estimated.
 
     Args:
@@ -43,7 +43,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class EstimatedCell:
     """What the estimation of a cell gives.
 
     Args:
@@ -59,23 +59,30 @@ class Answer:
     rows: slice
 
 
-def query(settings: Settings, basis: Basis, questions: Sequence[Question]) -> list[Answer]:
+def solver_of(recipe: Recipe) -> Solver:
+    """The solver of a recipe with its settings."""
+    if (name := recipe.online.get("solver")) not in ALL:
+        raise InputError(f"online.solver: {name!r} is not known; there are {', '.join(ALL)}")
+    return ALL[name](**recipe.online)
+
+
+def query(benchmark: Benchmark, basis: Basis, asked: Sequence[SimulatedCell]) -> list[EstimatedCell]:
     """Estimate all queries of some cells, with as many draws of the noise as the recipe asks for.
 
     Args:
-        settings: the configuration; its recipe says how. Where it says ``together``, the cells are one batch and
-            the time is shared out by the number of queries.
+        benchmark: its recipe says how. Where it says ``together``, the cells are one batch and the time is shared out
+            by the number of queries.
         basis: of the problem, or of one with the same coordinates and fields.
-        questions: one for each cell.
+        asked: the cells.
 
     Returns:
-        one answer for each question.
+        one for each cell.
     """
-    torch.set_num_threads(settings["threads"])
-    problem = Problem(**settings["problem"])
-    basis, solver = basis.for_problem(problem), ALL[settings["online"]["solver"]](**settings["online"])
-    observed = [observe(settings, q.cell, q.simulated, q.truth) for q in questions]
-    parts = [observed] if settings["recipe"]["together"] else [[one] for one in observed]
+    torch.set_num_threads(benchmark.threads)
+    problem, recipe = benchmark.problem, benchmark.chosen
+    basis, solver = basis.for_problem(problem), solver_of(recipe)
+    observed = [observe(benchmark, one.cell, one.simulated, one.truth) for one in asked]
+    parts = [observed] if recipe.together else [[one] for one in observed]
     answers = []
     for part in parts:
         observations = _joined(problem, [one.observations for one in part])
@@ -85,7 +92,7 @@ def query(settings: Settings, basis: Basis, questions: Sequence[Question]) -> li
         ends = np.cumsum([len(one.truth) for one in part])
         for one, end in zip(part, ends, strict=True):
             rows = slice(end - len(one.truth), end)
-            answers.append(_answer(settings, basis, questions[len(answers)], one, estimates, rows, seconds))
+            answers.append(_estimated(benchmark, basis, asked[len(answers)], one, estimates, rows, seconds))
     return answers
 
 
@@ -96,75 +103,80 @@ def _joined(problem: Problem, tables: Sequence[pd.DataFrame]) -> Observations:
     return check_observations(pd.concat(moved, ignore_index=True), problem)
 
 
-def _answer(
-    settings: Settings,
+def _estimated(
+    benchmark: Benchmark,
     basis: Basis,
-    question: Question,
+    asked: SimulatedCell,
     first: Observed,
     estimates: Estimates,
     rows: slice,
     seconds: float,
-) -> Answer:
+) -> EstimatedCell:
     """The row of a cell, its estimates with those of further draws of the noise.
 
     Args:
-        settings: the configuration.
+        benchmark: the benchmark.
         basis: of the problem.
-        question: the cell.
+        asked: the cell.
         first: the first draw of the noise.
         estimates: of the first draw, possibly among other cells.
         rows: those of this cell.
         seconds: that a query took.
     """
-    cell, problem, scored = question.cell, basis.problem, settings["observations"]["scored"]
-    solver = ALL[settings["online"]["solver"]](**settings["online"])
-    published = settings["recipe"]["source"] == "paper_recipe"
+    problem, scored, recipe = basis.problem, benchmark.observations.scored, benchmark.chosen
     own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
     misfit = data_misfit(basis, estimates.readouts[rows], first)
-    table, truth = _all_draws(settings, basis, question, own, first)
+    table, truth = _all_draws(benchmark, basis, asked, own, first)
     found = {}
     if problem.unknown_terms:
         # along the trajectories, at the points of observation
         terms = estimates.terms(first.points[0])[rows], true_terms(problem, tasks_of(problem, truth), first.points)
         table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(*terms, strict=True)]))
-        found = {"terms": _SEARCHED[solver.solver], **term_errors(*terms)}
+        found = {"terms": _SEARCHED[recipe.online["solver"]], **term_errors(*terms)}
+    published = recipe.source == "paper_recipe"
     row = {
-        "source": settings["recipe"]["source"],
-        "readouts": settings["basis"]["readouts"],
-        **cell.label,
-        "queries": len(own),
-        "epochs": int(own["iterations"].max()),
-        "learning_rate": getattr(solver, "learning_rate", None),
+        **_cell_columns(benchmark, asked.cell, own),
         "loss": float(own["objective"].mean()) if published else misfit,
         **parameter_errors(table, truth, scored),
         **found,
         "seconds": seconds * len(own),
         "seconds_per_query": seconds,
-        "noise": cell.noise,
-        "noise_unit": settings["observations"]["noise_unit"],
+        "noise": asked.cell.noise,
+        "noise_unit": benchmark.observations.noise_unit,
         "noise_seeds": truth["noise_seed"].nunique(),
         "data_mse": misfit,
     }
-    if question.sensitivity is not None and cell.noise:
-        seen = question.sensitivity[: len(own), : cell.number]
-        row |= _against_ideal(settings, row, seen, first.truth["noise_std"].to_numpy())
+    if asked.sensitivity is not None and asked.cell.noise:
+        seen = asked.sensitivity[: len(own), : asked.cell.number]
+        row |= _against_ideal(benchmark, row, seen, first.truth["noise_std"].to_numpy())
     if row["noise_seeds"] > 1:
         row |= _spread(table, truth, scored)
     if not published:  # the published recipe gives no error bars
         row |= {"ok_share": float((table["status"] == "ok").mean()), **coverage(table, truth, scored)}
-    return Answer(row, table, estimates, rows)
+    return EstimatedCell(row, table, estimates, rows)
+
+
+def _cell_columns(benchmark: Benchmark, cell: Cell, own: pd.DataFrame) -> dict:
+    """What a row of the online table says first: which cell, and how it was estimated."""
+    return {
+        "source": benchmark.chosen.source,
+        "readouts": benchmark.basis.readouts,
+        **cell.label,
+        "queries": len(own),
+        "epochs": int(own["iterations"].max()),
+        "learning_rate": getattr(solver_of(benchmark.chosen), "learning_rate", None),
+    }
 
 
 def _all_draws(
-    settings: Settings, basis: Basis, question: Question, own: pd.DataFrame, first: Observed
+    benchmark: Benchmark, basis: Basis, asked: SimulatedCell, own: pd.DataFrame, first: Observed
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Estimates and truth of all draws of the noise; of unknown terms there is but one."""
-    draws = settings["recipe"]["noise_seeds"] if question.cell.noise and not basis.problem.unknown_terms else 1
+    draws = benchmark.chosen.noise_seeds if asked.cell.noise and not basis.problem.unknown_terms else 1
     if draws == 1:
         return own, first.truth
-    solver = ALL[settings["online"]["solver"]](**settings["online"])
-    further = observe(settings, question.cell, question.simulated, question.truth, range(1, draws))
-    table = estimate(basis, further.observations, solver).table
+    further = observe(benchmark, asked.cell, asked.simulated, asked.truth, range(1, draws))
+    table = estimate(basis, further.observations, solver_of(benchmark.chosen)).table
     return pd.concat([own, table], ignore_index=True), pd.concat([first.truth, further.truth], ignore_index=True)
 
 
@@ -179,9 +191,9 @@ def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float
     return float(((features @ readouts.transpose(0, 2, 1) - values) ** 2).mean())
 
 
-def _against_ideal(settings: Settings, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:
+def _against_ideal(benchmark: Benchmark, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:
     """Mean absolute errors at the Cramér-Rao bound, and how many times larger those of the row are."""
-    problem, known = Problem(**settings["problem"]), settings["observations"].get("known", [])
+    problem, known = benchmark.problem, benchmark.observations.known
     unknown = [n for n, name in enumerate([*problem.parameters, *problem.free_initial]) if name not in known]
     ideal = ideal_errors(sensitivity[..., unknown], noise_std).mean(axis=0)
     scores = {}
@@ -196,42 +208,3 @@ def _spread(table: pd.DataFrame, truth: pd.DataFrame, scored: list[str]) -> dict
     true = truth.set_index("query").loc[table["query"]].reset_index()
     errors = (table[scored] - true[scored]).abs().groupby(true["noise_seed"]).mean().std()
     return {f"{name}_mae_spread": errors[name] for name in scored}
-
-
-def shown_points(problem: Problem) -> np.ndarray:
-    """(n, d) grid on which the pictures show solutions."""
-    per_axis = 200 if len(problem.coordinates) == 1 else 60
-    return equispaced(problem.domain, per_axis ** len(problem.coordinates), torch.float64).numpy()
-
-
-def fits(problem: Problem, answer: Answer, shown: list[int]) -> pd.DataFrame:
-    """The fitted solutions of some queries, for pictures."""
-    points = shown_points(problem)
-    table = long_table(problem, points[None], answer.estimates.solution(points)[answer.rows][shown])
-    return table.assign(query=np.array(shown)[table["query"]])
-
-
-def term_surfaces(problem: Problem, answer: Answer, shown: list[int], simulated: pd.DataFrame) -> pd.DataFrame:
-    """The unknown terms that some queries gave, on a grid of the fields, for pictures.
-
-    Args:
-        problem: the problem.
-        answer: of a cell.
-        shown: numbers of the queries.
-        simulated: noise-free observations of the queries; the grid spans what they visit.
-
-    Returns:
-        columns ``query``, the fields, and the terms.
-    """
-    visited = simulated[problem.fields].to_numpy().reshape(simulated["query"].nunique(), -1, len(problem.fields))
-    unit = np.stack(np.meshgrid(*[np.linspace(0, 1, 40)] * len(problem.fields), indexing="ij"), axis=-1)
-    tables = []
-    for number in shown:
-        low, high = visited[number].min(axis=0), visited[number].max(axis=0)
-        grid = (low + (high - low) * unit).reshape(-1, len(problem.fields))
-        found = answer.estimates.terms_on(grid)[answer.rows][number]
-        columns = dict(zip(problem.fields, grid.T, strict=True)) | dict(
-            zip(problem.unknown_terms, found.T, strict=True)
-        )
-        tables.append(pd.DataFrame({"query": number, **columns}))
-    return pd.concat(tables, ignore_index=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.common import ROOT
+from pipelines.paths import ROOT
 
 
 def _copy(target: Path) -> None:

@@ -8,10 +8,10 @@ from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.settings import BasisSettings
 from ipbasis.offline.train import train
-from ipbasis.problem.declaration import Problem
 from ipbasis.published.train import PublishedSettings, train_published
 from ipbasis.tracking import Tracker
-from pipelines.common import Settings, one_thread
+from pipelines.benchmark import Benchmark
+from pipelines.common import one_thread
 
 _SETTINGS = {"variable_projection": BasisSettings, "trained_heads": PublishedSettings}
 # figures of the best validation that the tables note, where a training has them
@@ -43,28 +43,28 @@ class History:
         self._sent, self._sent_at = len(self.rows), time.perf_counter()
 
 
-def basis_settings(settings: Settings) -> BasisSettings | PublishedSettings:
-    """What the configuration says of the training of a basis, for the recipe that it names."""
-    size, offline = settings["basis"], settings["offline"]
+def basis_settings(benchmark: Benchmark) -> BasisSettings | PublishedSettings:
+    """What a benchmark says of the training of a basis by the recipe that is meant."""
+    size, offline = benchmark.basis, benchmark.chosen.offline
     return _SETTINGS[offline["training"]["recipe"]](
         trunk={
-            "width": size["width"],
-            "depth": size["depth"],
+            "width": size.width,
+            "depth": size.depth,
             "dtype": offline["dtype"],
             "first_layer_scale": offline["first_layer_scale"],
         },
-        quadrature_points=size["quadrature_points"],
+        quadrature_points=size.quadrature_points,
         **{name: offline[name] for name in ("training", "forward", "compression", "validation")},
     )
 
 
 def train_basis(
-    settings: Settings, checkpoint: Path | None, tracker: Tracker, position: int = 0
+    benchmark: Benchmark, checkpoint: Path | None, tracker: Tracker, position: int = 0
 ) -> tuple[Basis, list[dict[str, float]]]:
-    """Train the basis that the configuration describes.
+    """Train the basis that the recipe of a benchmark describes.
 
     Args:
-        settings: the configuration.
+        benchmark: the benchmark.
         checkpoint: file to resume from, or None.
         tracker: receives the metrics.
         position: line of the progress bar.
@@ -73,8 +73,8 @@ def train_basis(
         the basis, and the metrics of its training by step.
     """
     one_thread()
-    problem, chosen, source = Problem(**settings["problem"]), basis_settings(settings), settings["recipe"]["source"]
-    history = History(tracker, f"{source}_")
+    problem, chosen = benchmark.problem, basis_settings(benchmark)
+    history = History(tracker, f"{benchmark.recipe}_")
     if isinstance(chosen, PublishedSettings):
         basis = train_published(problem, chosen, checkpoint=checkpoint, log=history, position=position)
     else:
@@ -82,24 +82,24 @@ def train_basis(
         basis = train(problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position)
     history.send()
     provenance = {
-        "source": source,
-        "profile": settings["profile"]["name"],
-        "readouts": str(settings["basis"]["readouts"]),
+        "source": benchmark.recipe,
+        "profile": benchmark.profile,
+        "readouts": str(benchmark.basis.readouts),
     }
     return replace(basis, record=basis.record.model_copy(update={"provenance": provenance})), history.rows
 
 
-def offline_row(settings: Settings, basis: Basis, history: list[dict[str, float]]) -> dict:
+def offline_row(benchmark: Benchmark, basis: Basis, history: list[dict[str, float]]) -> dict:
     """Row of the offline table."""
-    chosen, best = basis_settings(settings), basis.record.figures
+    chosen, best = basis_settings(benchmark), basis.record.figures
     return {
-        "source": settings["recipe"]["source"],
-        "readouts": settings["basis"]["readouts"],
+        "source": benchmark.recipe,
+        "readouts": benchmark.basis.readouts,
         "width": chosen.trunk.width,
         "epochs": history[-1]["step"],
         "learning_rate": chosen.training.learning_rate,
         "derivative_mode": "forward",
-        **settings["observations"]["training_label"],
+        **benchmark.observations.training_label,
         "validation_queries": chosen.validation.queries,
         "train_loss": best["loss"],
         **{name: best[name] for name in _BEST if name in best},

@@ -4,7 +4,7 @@ import os
 import sys
 
 from ipbasis.tracking import tracking_uri
-from pipelines.common import ROOT
+from pipelines.paths import ROOT
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from ipbasis.files import replacing_file
 from ipbasis.observations.simulate import ObservationSettings, long_table
 from ipbasis.problem.declaration import Problem, Tasks, problem_directory
 from ipbasis.reference.solutions import solutions
-from pipelines.common import DATA
+from pipelines.paths import DATA
 
 # per problem: names of the queries, how they are observed, and what is known of each
 _EXAMPLES = {

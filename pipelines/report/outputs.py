@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, REPORTS
+from pipelines.paths import DATA, REPORTS
 
 
 def published(name: str) -> pd.DataFrame:

@@ -10,12 +10,10 @@ import pandas as pd
 from click.testing import CliRunner
 
 from ipbasis.cli import main as command_line
-from ipbasis.evaluation.tables import BASES, SOURCES
+from ipbasis.evaluation.names import BASES, SOURCES, method_text
 from ipbasis.files import replacing_file
-from pipelines.common import REPORTS, ROOT
+from pipelines.paths import DATA, REPORTS, ROOT, best_directory
 from pipelines.report.outputs import markdown
-
-_TERMS = {"free_form": "free form", "library": "library", "network": "network"}
 
 
 def _online(name: str) -> pd.DataFrame:
@@ -26,8 +24,8 @@ def _online(name: str) -> pd.DataFrame:
 
 def _method(source: str, terms: object = None) -> str:
     """What a method is called; ours in bold."""
-    name = f"**{SOURCES[source]}**" if source == "ipbasis" else SOURCES[source]
-    return f"{name}, {_TERMS[terms]}" if terms in _TERMS else name
+    text = method_text(source, terms)
+    return text.replace(SOURCES[source], f"**{SOURCES[source]}**", 1) if source == "ipbasis" else text
 
 
 def oscillator_table() -> str:
@@ -182,7 +180,7 @@ def example(problem: str, picture: Path | None = None) -> str:
     """What the README's example for a problem prints; its first picture is copied to `picture`."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        basis, observations = ROOT / "models" / problem / "best", ROOT / "data" / "examples" / f"{problem}.csv"
+        basis, observations = best_directory(problem), DATA / "examples" / f"{problem}.csv"
         arguments = ["--output", place / "estimates.csv"]
         if picture is not None:
             arguments += ["--figures", place / "figures"]

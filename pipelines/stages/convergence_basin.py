@@ -4,12 +4,12 @@ import hydra
 from omegaconf import DictConfig
 
 from pipelines.common import run_stage
-from pipelines.studies.convergence_basin import work
+from pipelines.studies.convergence_basin import ConvergenceBasin, work
 
 
 @hydra.main(version_base=None, config_path="../../conf", config_name="convergence_basin")
 def main(config: DictConfig) -> None:
-    run_stage("convergence_basin", config, work)
+    run_stage("convergence_basin", config, work, ConvergenceBasin.parsed)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,25 @@ from omegaconf import DictConfig
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares
 from ipbasis.tracking import Tracker
-from pipelines.baselines import Question, asked, fit_all, query_row, write_tables
-from pipelines.common import Settings, run_stage
+from pipelines.baselines import KnownQuery, chosen_queries, fit_all, query_row, write_tables
+from pipelines.benchmark import Benchmark
+from pipelines.common import run_stage
 
 SOURCE = "least_squares"
 
 
-def fit(settings: Settings, question: Question) -> Fit:
+def fit(settings: LeastSquaresSettings, known: KnownQuery) -> Fit:
     """Fit one query."""
-    chosen = LeastSquaresSettings(**settings["baselines"][SOURCE]["settings"])
-    return fit_least_squares(question.problem, question.query, chosen)
+    return fit_least_squares(known.problem, known.query, settings)
 
 
-def work(settings: Settings, tracker: Tracker) -> None:
-    jobs = [(settings, question) for question in asked(settings, SOURCE)]
-    answers = fit_all(fit, jobs, settings["baselines"][SOURCE]["workers"], SOURCE)
-    by_query = pd.DataFrame([query_row(settings, SOURCE, *answer) for answer in answers])
-    write_tables(settings, tracker, SOURCE, answers, {"queries": by_query})
+def work(benchmark: Benchmark, tracker: Tracker) -> None:
+    baseline = benchmark.baselines.least_squares
+    settings = LeastSquaresSettings(**baseline.settings)
+    jobs = [(settings, known) for known in chosen_queries(benchmark, SOURCE)]
+    fitted = fit_all(fit, jobs, baseline.workers, SOURCE)
+    by_query = pd.DataFrame([query_row(benchmark, SOURCE, *one) for one in fitted])
+    write_tables(benchmark, tracker, SOURCE, fitted, {"queries": by_query})
 
 
 @hydra.main(version_base=None, config_path="../../conf", config_name="config")

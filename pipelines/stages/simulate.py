@@ -4,14 +4,15 @@ import hydra
 from omegaconf import DictConfig
 
 from ipbasis.tracking import Tracker
+from pipelines.benchmark import Benchmark
 from pipelines.cells import simulate, write_set
-from pipelines.common import Settings, run_stage
+from pipelines.common import run_stage
 
 
-def work(settings: Settings, tracker: Tracker) -> None:
-    for number in range(len(settings["observations"]["sets"])):
-        observations, truth = simulate(settings, number, settings["budget"]["queries"])
-        tracker.artefact(write_set(settings, number, observations, truth), "truth")
+def work(benchmark: Benchmark, tracker: Tracker) -> None:
+    for number in range(len(benchmark.observations.sets)):
+        observations, truth = simulate(benchmark, number, benchmark.budget.queries)
+        tracker.artefact(write_set(benchmark, number, observations, truth), "truth")
         tracker.metrics({"queries": len(truth), "observations": len(observations)}, step=number)
 
 

@@ -9,37 +9,35 @@ from omegaconf import DictConfig
 
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import DATA, ROOT, Settings, composed, recipe_directory, run_stage
+from pipelines.benchmark import Benchmark
+from pipelines.common import run_stage
+from pipelines.paths import basis_directory, checkpoint, training_directory
 from pipelines.training import offline_row, train_basis
 
 
-def work(settings: Settings, tracker: Tracker) -> None:
-    problem = settings["problem"]["name"]
-    place = f"readouts-{settings['basis']['readouts']}"
-    configurations = {recipe: composed(recipe=recipe) for recipe in settings["recipes"]}
+def work(benchmark: Benchmark, tracker: Tracker) -> None:
+    problem, readouts = benchmark.name, benchmark.basis.readouts
+    configurations = {recipe: benchmark.with_recipe(recipe) for recipe in benchmark.trained_recipes}
     # side by side: each training takes one core
     with ProcessPoolExecutor(len(configurations), get_context("spawn")) as workers:
         running = {
-            source: workers.submit(
-                train_basis, chosen, ROOT / "checkpoints" / f"{problem}_{place}_{source}.pt", tracker, position
-            )
+            source: workers.submit(train_basis, chosen, checkpoint(problem, readouts, source), tracker, position)
             for position, (source, chosen) in enumerate(configurations.items())
         }
         done = {source: future.result() for source, future in running.items()}
-    rows = []
+    rows, folder = [], training_directory(problem, readouts)
     for source, (basis, history) in done.items():
-        directory = recipe_directory(problem, settings["basis"]["readouts"], source)
+        directory = basis_directory(problem, readouts, source)
         basis.save(directory)
         rows.append(offline_row(configurations[source], basis, history))
-        with replacing_file(DATA / "training" / problem / place / f"{source}_history.csv") as temporary:
+        with replacing_file(folder / f"{source}_history.csv") as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
         tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items()})
         tracker.artefact(directory / "basis.json", f"basis/{source}")
         tracker.artefact(directory / "basis.safetensors", f"basis/{source}")
-    table = DATA / "training" / problem / place / "offline.csv"
-    with replacing_file(table) as temporary:
+    with replacing_file(folder / "offline.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
-    tracker.artefact(table.parent, "training")
+    tracker.artefact(folder, "training")
 
 
 @hydra.main(version_base=None, config_path="../../conf", config_name="config")

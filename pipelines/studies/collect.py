@@ -1,14 +1,15 @@
-"""Hydra callback that collects the rows of all cells of a multirun study in one table."""
+"""Hydra callback that collects the rows of all jobs of a multirun study in one table."""
 
 from pathlib import Path
 
 import pandas as pd
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ipbasis.files import replacing_file
 from ipbasis.tracking import Tracker
-from pipelines.common import Settings, run_stage
+from pipelines.benchmark import Benchmark
+from pipelines.common import run_stage
 
 
 def _report(name: str, table: pd.DataFrame, tracker: Tracker) -> None:
@@ -23,7 +24,7 @@ def _report(name: str, table: pd.DataFrame, tracker: Tracker) -> None:
 
 
 class CollectTable(Callback):
-    """Hydra callback: collects the rows of all cells when the multirun ends."""
+    """Hydra callback: collects the rows of all jobs when the multirun ends."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs) -> None:
         sweep = Path(config.hydra.sweep.dir)
@@ -34,13 +35,11 @@ class CollectTable(Callback):
         with replacing_file(sweep / "table.csv") as temporary:
             table.to_csv(temporary, index=False)
 
-        def log(settings: Settings, tracker: Tracker) -> None:
+        def log(benchmark: Benchmark, tracker: Tracker) -> None:
             tracker.artefact(sweep / "table.csv")
-            if name := settings["study"]["report"]:
+            if name := config.study.report:
                 _report(name, table, tracker)
 
-        # at the end of a multirun some of Hydra's own values are missing
-        chosen = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-        run_stage("collect", chosen, log, group=str(sweep), group_name=f"study {sweep.name}")
+        run_stage("collect", config, log, group=str(sweep), group_name=f"study {sweep.name}")
         print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
         print(f"written to {sweep / 'table.csv'}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import PositiveInt
 
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses, well_within
@@ -13,14 +14,49 @@ from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.resimulate import fitted_initial_values
 from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.study_figures import plot_convergence
-from ipbasis.problem.declaration import Tasks
+from ipbasis.problem.declaration import Declared, Tasks
 from ipbasis.reference.solutions import solutions
 from ipbasis.tracking import Tracker
-from pipelines.baselines import Question, fit_all, questions_of
+from pipelines.baselines import KnownQuery, fit_all, known_queries
 from pipelines.cells import tasks_of
-from pipelines.common import Settings
 from pipelines.report.outputs import write_figure, write_table
 from pipelines.studies.queries import best_basis, draw
+from pipelines.studies.study import QueryStudy, StudyCell
+
+
+class Size(Declared):
+    """How many queries, of which least squares is given the first few."""
+
+    queries: PositiveInt
+    least_squares: PositiveInt
+
+
+class Bars(Declared):
+    """What is aimed at, drawn as a line."""
+
+    share: float
+
+
+class ConvergenceBasin(QueryStudy):
+    """Settings of the study, see ``conf/convergence_basin.yaml``.
+
+    Args:
+        sizes: by problem.
+        cells: by problem.
+        times_off: factors between the start and the truth.
+        most_excess: of chi-square, for a query to count as at the optimum.
+        workers: fits of least squares side by side.
+        least_squares: its settings.
+        bars: what is aimed at.
+    """
+
+    sizes: dict[str, Size]
+    cells: dict[str, StudyCell]
+    times_off: list[float]
+    most_excess: float
+    workers: PositiveInt
+    least_squares: LeastSquaresSettings
+    bars: Bars
 
 
 @dataclass(frozen=True)
@@ -52,20 +88,20 @@ class Case:
         label: what the table notes of them.
         truth: the tasks behind them.
         noise_std: (queries,) of the observations.
-        questions: one per query.
+        queries: one by one.
         own: the tasks that ipbasis estimates, by variant.
     """
 
     label: dict
     truth: Tasks
     noise_std: np.ndarray
-    questions: list[Question]
+    queries: list[KnownQuery]
     own: Mapping[str, Tasks]
 
 
-def fit(start: Start, question: Question) -> Fit:
+def fit(start: Start, known: KnownQuery) -> Fit:
     """Fit one query from one start."""
-    problem, query = question.problem, question.query
+    problem, query = known.problem, known.query
     if not start.held:
         return fit_least_squares(problem, query, start.settings, start.task)
     parameters = start.task.parameters[0]
@@ -99,16 +135,16 @@ def estimated_tasks(estimates: Estimates) -> Tasks:
     return Tasks(estimates.table[list(problem.parameters)].to_numpy(), initial)
 
 
-def case(settings: Settings, name: str) -> Case:
+def case(study: ConvergenceBasin, name: str) -> Case:
     """Draw the queries of a problem and estimate them."""
-    cell, count = settings["cells"][name], settings["sizes"][name]["queries"]
-    queries = draw(settings, name, settings["drawn"][name], count, cell["number"])
-    observed = queries.observed(cell["noise"])
+    cell, count = study.cells[name], study.sizes[name].queries
+    queries = draw(study.benchmarks[name], study.drawn[name], count, cell.number)
+    observed = queries.observed(cell.noise)
     return Case(
-        {"problem": name, "noise_percent": cell["noise"], "observations": cell["number"]},
+        {"problem": name, "noise_percent": cell.noise, "observations": cell.number},
         tasks_of(queries.problem, queries.truth),
         observed.truth["noise_std"].to_numpy(),
-        list(questions_of(queries.settings, queries.cell(cell["noise"]), observed, range(count))),
+        list(known_queries(queries.benchmark, queries.cell(cell.noise), observed, range(count))),
         {
             variant: estimated_tasks(estimate(best_basis(name), observed.observations, polish=bool(variant)))
             for variant in ("", "polished")
@@ -116,24 +152,24 @@ def case(settings: Settings, name: str) -> Case:
     )
 
 
-def starts(settings: Settings, case: Case) -> Iterator[tuple[Start, Question]]:
+def starts(study: ConvergenceBasin, case: Case) -> Iterator[tuple[Start, KnownQuery]]:
     """What least squares is given.
 
     Each query from the truth, and with the parameters that ipbasis estimates, to which it finds the initial values:
     these are no part of an estimate. The first queries also from bad guesses of the parameters, and initial values
     as first observed.
     """
-    chosen = LeastSquaresSettings(**settings["least_squares"])
-    for number, question in enumerate(case.questions):
-        yield Start(chosen, "truth", None, case.truth[number : number + 1]), question
+    chosen = study.least_squares
+    for number, known in enumerate(case.queries):
+        yield Start(chosen, "truth", None, case.truth[number : number + 1]), known
         for variant, tasks in case.own.items():
-            yield Start(chosen, "ipbasis", None, tasks[number : number + 1], True, variant), question
-    first = case.questions[: settings["sizes"][case.label["problem"]]["least_squares"]]
-    for factor in settings["times_off"]:
-        parameters = disturbed(case.truth.parameters, factor, settings["seed"])
-        for number, question in enumerate(first):
-            guess = initial_guesses(question.problem, question.query)[None]
-            yield Start(chosen, "least_squares", factor, Tasks(parameters[[number]], guess)), question
+            yield Start(chosen, "ipbasis", None, tasks[number : number + 1], True, variant), known
+    first = case.queries[: study.sizes[case.label["problem"]].least_squares]
+    for factor in study.times_off:
+        parameters = disturbed(case.truth.parameters, factor, study.seed)
+        for number, known in enumerate(first):
+            guess = initial_guesses(known.problem, known.query)[None]
+            yield Start(chosen, "least_squares", factor, Tasks(parameters[[number]], guess)), known
 
 
 def excess(misfit: np.ndarray, best: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
@@ -155,7 +191,7 @@ def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> l
         fits: of least squares, by start; queries in the order of the case.
         most_excess: of chi-square, for a query to count as at the optimum.
     """
-    values = [question.query.values.size for question in case.questions]
+    values = [known.query.values.size for known in case.queries]
     losses: dict[tuple, list[float]] = {}
     for start, one in fits:
         losses.setdefault((start.source, start.variant, start.times_off), []).append(one.loss)
@@ -169,21 +205,21 @@ def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> l
     return table
 
 
-def work(settings: Settings, tracker: Tracker) -> None:
-    torch.set_num_threads(settings["threads"])
-    cases = [case(settings, name) for name in settings["cells"]]
-    jobs = [list(starts(settings, one)) for one in cases]
+def work(study: ConvergenceBasin, tracker: Tracker) -> None:
+    torch.set_num_threads(study.threads)
+    cases = [case(study, name) for name in study.cells]
+    jobs = [list(starts(study, one)) for one in cases]
     every = [job for part in jobs for job in part]
-    answers = iter(fit_all(fit, every, settings["workers"], "least_squares"))
+    fitted = iter(fit_all(fit, every, study.workers, "least_squares"))
     table = pd.DataFrame(
         [
             row
             for one, part in zip(cases, jobs, strict=True)
-            for row in rows(one, [(start, next(answers)[1]) for start, _ in part], settings["most_excess"])
+            for row in rows(one, [(start, next(fitted)[1]) for start, _ in part], study.most_excess)
         ]
     )
     write_table(table, "convergence_basin", tracker)
-    write_figure(plot_convergence(table, settings["bars"]["share"]), "convergence_basin", tracker)
+    write_figure(plot_convergence(table, study.bars.share), "convergence_basin", tracker)
     own = table[(table["source"] == "ipbasis") & (table["variant"] == "")].set_index("problem")["share"]
     tracker.metrics(own.add_suffix("_share_at_optimum").to_dict())
     print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from ipbasis.evaluation.tables import COLOURS, SOURCES
+from ipbasis.evaluation.names import COLOURS, SOURCES
 
 mpl.use("Agg")
 

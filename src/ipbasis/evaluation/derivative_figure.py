@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ipbasis.evaluation.tables import COLOURS
+from ipbasis.evaluation.names import COLOURS
 
 # what each method is called, its colour and its marker; two colours are those of the recipes that use the method
 _METHODS = {

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ipbasis.evaluation.tables import COLOURS, SOURCES
+from ipbasis.evaluation.names import COLOURS, SOURCES
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from ipbasis.evaluation.tables import BASES, COLOURS, SOURCES
+from ipbasis.evaluation.names import BASES, COLOURS, SOURCES
 
 mpl.use("Agg")
 

@@ -2,30 +2,7 @@
 
 import pandas as pd
 
-# the sources in the order of the tables, and what they are called where a person reads them
-SOURCES = {
-    "published": "published",
-    "paper_recipe": "published recipe, run here",
-    "ipbasis": "ipbasis",
-    "pinn": "plain PINN",
-    "least_squares": "least squares around a solver",
-}
-# bases that are compared with each other, and what they are called
-BASES = {
-    "ipbasis": "ipbasis: trained",
-    "paper_recipe": "trained by the published recipe",
-    "pod": "POD of exact solutions",
-    "chebyshev": "Chebyshev polynomials",
-    "random_features": "untrained network",
-}
-# one colour per source in every figure; distinguishable without colour vision (Okabe & Ito)
-COLOURS = {
-    "published": "#999999",
-    "paper_recipe": "#E69F00",
-    "ipbasis": "#0072B2",
-    "pinn": "#CC79A7",
-    "least_squares": "#009E73",
-}
+from ipbasis.evaluation.names import SOURCES
 
 
 def combine(published: pd.DataFrame, parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:

@@ -41,6 +41,8 @@ class Declared(BaseModel):
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"])
             what = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "extra_forbidden":
+                what = f"no such key; there are {', '.join(type(self).model_fields)}"
             raise InputError(f"{type(self).__name__}: {where + ': ' if where else ''}{what}") from None
 
 

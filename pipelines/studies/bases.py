@@ -1,0 +1,144 @@
+"""The bases that are compared: the trained one, that of the published recipe, and those that need no training."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from ipbasis.baselines.bases import lowest_degrees, proper_orthogonal
+from ipbasis.evaluation.metrics import approximation_errors
+from ipbasis.features.chebyshev import ChebyshevFeatures
+from ipbasis.features.quadrature import Quadrature, gauss_legendre
+from ipbasis.features.trunk import Trunk
+from ipbasis.offline.accuracy import TaskErrors, task_errors
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.compression import compress
+from ipbasis.offline.forward import ForwardProblem, JetValues
+from ipbasis.problem.declaration import Declared, Tasks
+from ipbasis.reference.solutions import solutions
+from pipelines.paths import basis_directory
+
+
+class Size(Declared):
+    """How much bases are measured on.
+
+    Args:
+        tasks: unseen ones.
+        solutions: exact, for the POD.
+        queries: that are estimated.
+        points: of each coordinate at which errors are taken; as many Chebyshev polynomials carry the exact solutions.
+    """
+
+    tasks: PositiveInt
+    solutions: PositiveInt
+    queries: PositiveInt
+    points: PositiveInt
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Where and on what the bases of a problem are measured.
+
+    Args:
+        solver: the forward problem.
+        quadrature: where errors are taken.
+        tasks: unseen tasks.
+        truth: (tasks, n, F) their exact solutions at the points of `quadrature`.
+        reference: what the solver needs of them; None if nothing.
+    """
+
+    solver: ForwardProblem
+    quadrature: Quadrature
+    tasks: Tasks
+    truth: np.ndarray
+    reference: JetValues | None
+
+    def values(self, basis: Basis) -> np.ndarray:
+        """(n, K) functions of a basis at the points of `quadrature`."""
+        return basis.function_map(self.quadrature.points)[()].numpy()
+
+    def curve(self, basis: Basis) -> np.ndarray:
+        """(K,) relative error of the best approximation by the first functions, for each number of them."""
+        return approximation_errors(self.values(basis), self.quadrature.weights.numpy(), self.truth)
+
+    def errors(self, basis: Basis, sizes: Sequence[int]) -> dict[int, TaskErrors]:
+        """Errors with the first functions of a basis alone, by their number."""
+        evaluated = self.solver.evaluate(basis.function_map, self.quadrature.points)
+        return {
+            size: task_errors(
+                self.solver, evaluated.first(size), self.quadrature, self.tasks, self.truth, self.reference
+            )
+            for size in sizes
+        }
+
+
+def measure_of(best: Basis, size: Size, seed: int) -> Measure:
+    """Draw the unseen tasks of a problem and solve them exactly."""
+    problem, forward = best.problem, best.record.settings.forward
+    quadrature = gauss_legendre(problem.domain, size.points)
+    tasks = problem.sample_tasks(size.tasks, np.random.default_rng([seed, 1]))
+    solver = ForwardProblem(problem, forward.without_training_terms(), quadrature.points.dtype)
+    truth = solutions(problem, tasks, quadrature.points.numpy()[None])
+    return Measure(solver, quadrature, tasks, truth, solver.reference(tasks, quadrature.points))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A basis to compare.
+
+    Args:
+        name: in the column ``basis``.
+        basis: its functions, best first.
+        seconds: that it took to make; those of a trained one are of its training.
+    """
+
+    name: str
+    basis: Basis
+    seconds: float
+
+
+def with_functions(best: Basis, features: nn.Module, transform: Tensor, **record: object) -> Basis:
+    """Other functions in the place of those of a basis, to be measured and not to be saved: the trunk of the record
+    stays."""
+    described = best.record.model_copy(update={"functions": transform.shape[1], **record})
+    return replace(best, trunk=features, transform=transform, record=described)
+
+
+def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candidate]:
+    """The trained basis, the features of the published recipe, and the bases that need no training.
+
+    All trunks are compressed alike and in float64, that of the published recipe too: its functions are what they were.
+
+    Args:
+        best: the trained basis.
+        size: of what is measured.
+        most: functions at which an error is taken.
+        seed: of what is drawn.
+    """
+    problem, made = best.problem, best.record.settings
+    yield Candidate("ipbasis", best, best.record.figures["seconds"])
+
+    def compressed(trunk: Trunk) -> Basis:
+        return with_functions(best, trunk, compress(problem, trunk, best.quadrature, made.forward, made.compression))
+
+    paper = Basis.load(basis_directory(problem.name, int(best.record.provenance["readouts"]), "paper_recipe"))
+    yield Candidate("paper_recipe", compressed(paper.trunk.double()), paper.record.figures["seconds"])
+
+    started = time.perf_counter()
+    features = ChebyshevFeatures(problem.domain, size.points)
+    tasks = problem.sample_tasks(size.solutions, np.random.default_rng([seed, 2]))
+    exact = solutions(problem, tasks, features.quadrature().points.numpy()[None])
+    modes = proper_orthogonal(features, exact, most)
+    yield Candidate("pod", with_functions(best, features, modes), time.perf_counter() - started)
+    polynomials = lowest_degrees(features, min(most, features.feature_count))
+    yield Candidate("chebyshev", with_functions(best, features, polynomials), 0.0)
+
+    started = time.perf_counter()
+    # another draw than that from which a training begins
+    generator = torch.Generator().manual_seed(seed + 1)
+    untrained = compressed(Trunk(problem.domain, best.record.trunk, generator).requires_grad_(False))
+    yield Candidate("random_features", untrained, time.perf_counter() - started)
