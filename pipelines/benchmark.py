@@ -1,24 +1,16 @@
-"""A benchmark as the stages take it: composed by Hydra, parsed once, typed from there on.
+"""A benchmark as the stages take it: parsed once (`pipelines.configuration`), typed from there on.
 
 Settings of methods stay plain mappings, until the module that knows their type reads them (`pipelines.training`,
 `querying`, `pinn`, `stages.least_squares`): so a stage imports only what it runs.
 """
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import PositiveInt, model_validator
 
-from ipbasis.errors import InputError
 from ipbasis.observations.simulate import ObservationSettings
 from ipbasis.problem.declaration import Declared, Problem, Range
-
-# what the tables note of a cell, by column
-Label = dict[str, int | float]
+from pipelines.budget import Budget, Label
 
 
 class QuerySet(Declared):
@@ -163,54 +155,6 @@ class ReportTexts(Declared):
     variants: dict[str, str] = {}
 
 
-class TrainingBudget(Declared):
-    """Steps and collocation points by recipe."""
-
-    steps: dict[str, PositiveInt]
-    points: dict[str, PositiveInt] = {}
-
-
-class PinnBudget(Declared):
-    """Of the plain PINN: the queries, and how long it is trained on each."""
-
-    cells: list[Label]
-    queries: PositiveInt | list[int]
-    steps: PositiveInt
-    published_steps: PositiveInt | None = None
-    lbfgs_steps: int
-    points: PositiveInt
-
-
-class LeastSquaresBudget(Declared):
-    """Queries of each cell."""
-
-    queries: PositiveInt
-
-
-class Budget(Declared):
-    """What a profile grants a benchmark; recipes and baselines refer to it.
-
-    Args:
-        queries: of each set.
-        paper_queries: the same for the published recipe.
-        crossed_queries: of the first cell, for each basis with each solver.
-        noise_seeds: draws of the noise.
-        offline: of the trainings.
-        online: of the published solver.
-        pinn: of the PINN.
-        least_squares: of least squares.
-    """
-
-    queries: PositiveInt
-    paper_queries: PositiveInt
-    crossed_queries: PositiveInt
-    noise_seeds: PositiveInt
-    offline: TrainingBudget
-    online: TrainingBudget
-    pinn: PinnBudget
-    least_squares: LeastSquaresBudget
-
-
 class Benchmark(Declared):
     """One problem with all that the stages do with it.
 
@@ -285,62 +229,3 @@ class Benchmark(Declared):
     def drawn_problem(self, entry: QuerySet) -> Problem:
         """The problem with the ranges that a set is drawn from."""
         return self.problem.with_ranges(entry.parameters, entry.initial)
-
-
-Parsed = TypeVar("Parsed", bound=Benchmark)
-
-
-def settings_of(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values, interpolations resolved."""
-    try:
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise InputError(f"configuration: {' '.join(str(error).split())}") from None
-
-
-def with_budget(config: DictConfig) -> DictConfig:
-    """The configuration with its budget: that of the benchmark, with what the profile puts in its place.
-
-    The profile's own for all benchmarks comes first, then its exceptions for this one, then what ``budget`` says.
-    """
-    chosen = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    OmegaConf.set_struct(chosen, False)
-    exceptions = chosen.profile.exceptions.get(chosen.problem.name, {})
-    chosen.budget = OmegaConf.merge(chosen.standard, chosen.profile.budget, exceptions, chosen.budget)
-    return chosen
-
-
-def parsed(config: DictConfig, kind: type[Parsed] = Benchmark) -> Parsed:
-    """What Hydra composed from ``conf/config.yaml``, as a benchmark.
-
-    Args:
-        config: as it was composed.
-        kind: `Benchmark`, or one with the further fields of a study.
-
-    Raises:
-        InputError: in one line, where it is wrong and what would be right.
-    """
-    values = settings_of(with_budget(config))
-    values["profile"] = values["profile"]["name"]
-    for key in {"standard", "study"} - set(kind.model_fields):
-        del values[key]
-    return kind(**values)
-
-
-def composed(**changes: object) -> Benchmark:
-    """The benchmark of the running job's configuration, with other values of some overrides.
-
-    Args:
-        changes: by key, such as ``problem`` and ``recipe``.
-    """
-    overrides = [o for o in HydraConfig.get().overrides.task if o.split("=")[0] not in changes]
-    return parsed(hydra.compose("config", [*overrides, *_overrides(changes)]))
-
-
-def benchmark_of(problem: str, **changes: object) -> Benchmark:
-    """The benchmark of a problem as configured, whatever job is running; ``profile`` and the like by keyword."""
-    return parsed(hydra.compose("config", _overrides({"problem": problem, **changes})))
-
-
-def _overrides(changes: Mapping[str, object]) -> list[str]:
-    return [f"{key}={value}" for key, value in changes.items()]

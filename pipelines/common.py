@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ipbasis.errors import InputError
 from ipbasis.tracking import Tracker, tracked_run
-from pipelines.benchmark import parsed
+from pipelines.configuration import parsed
 from pipelines.paths import ROOT
 
 

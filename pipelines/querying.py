@@ -41,6 +41,13 @@ class SimulatedCell:
     truth: pd.DataFrame
     sensitivity: np.ndarray | None = None
 
+    @property
+    def seen_sensitivity(self) -> np.ndarray | None:
+        """That of the observations that the cell sees; None without noise."""
+        if self.sensitivity is None or not self.cell.noise:
+            return None
+        return self.sensitivity[: len(self.truth), : self.cell.number]
+
 
 @dataclass(frozen=True)
 class EstimatedCell:
@@ -146,9 +153,8 @@ def _estimated(
         "noise_seeds": truth["noise_seed"].nunique(),
         "data_mse": misfit,
     }
-    if asked.sensitivity is not None and asked.cell.noise:
-        seen = asked.sensitivity[: len(own), : asked.cell.number]
-        row |= _against_ideal(benchmark, row, seen, first.truth["noise_std"].to_numpy())
+    if (sensitivity := asked.seen_sensitivity) is not None:
+        row |= _against_ideal(benchmark, row, sensitivity, first.truth["noise_std"].to_numpy())
     if row["noise_seeds"] > 1:
         row |= _spread(table, truth, scored)
     if not published:  # the published recipe gives no error bars

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from pipelines.common import settings_of
+from pipelines.configuration import parsed
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -28,7 +28,13 @@ class Recorder:
         self.paths.append(path)
 
 
-def settings(name, *overrides):
-    """The configuration of an entry."""
+def benchmark(problem, *overrides, conf=CONF):
+    """The benchmark of a problem."""
+    with initialize_config_dir(str(conf), version_base=None):
+        return parsed(compose("config", [f"problem={problem}", *overrides]))
+
+
+def study(kind, name, *overrides):
+    """The settings of a study, `kind` their type, from the entry of this name."""
     with initialize_config_dir(str(CONF), version_base=None):
-        return settings_of(compose(name, list(overrides)))
+        return kind.parsed(compose(name, list(overrides)))

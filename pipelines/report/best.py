@@ -30,8 +30,8 @@ def error_between(basis: Basis) -> float:
     between = equispaced(problem.domain, _POINTS_BETWEEN, torch.float64).numpy()
     there, elsewhere = (solutions(problem, tasks, points[None]) for points in (seen, between))
     at_points = np.concatenate([*there.transpose(0, 2, 1)]).T
-    readouts = np.linalg.lstsq(basis.features(seen), at_points, rcond=1e-12)[0]
-    fitted = (basis.features(between) @ readouts).reshape(len(between), len(tasks), -1).transpose(1, 0, 2)
+    readouts = np.linalg.lstsq(basis.functions(seen), at_points, rcond=1e-12)[0]
+    fitted = (basis.functions(between) @ readouts).reshape(len(between), len(tasks), -1).transpose(1, 0, 2)
     size = np.sqrt((elsewhere**2).sum(2).mean(1))
     return float(np.sqrt(((np.abs(fitted - elsewhere).max((1, 2)) / size) ** 2).mean()))
 

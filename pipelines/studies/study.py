@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, PositiveInt
 
 from ipbasis.problem.declaration import Declared
-from pipelines.benchmark import Benchmark, QuerySet, benchmark_of, settings_of
+from pipelines.benchmark import Benchmark, QuerySet
+from pipelines.configuration import benchmark_of, settings_of
 
 
 class StudyCell(Declared):

@@ -19,9 +19,10 @@ from pydantic import PositiveFloat, PositiveInt
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Declared
 from ipbasis.tracking import Tracker
-from pipelines.benchmark import Benchmark, composed, parsed
+from pipelines.benchmark import Benchmark
 from pipelines.cells import Cell, simulate
 from pipelines.common import run_stage
+from pipelines.configuration import composed, parsed
 from pipelines.querying import SimulatedCell, query
 from pipelines.training import offline_row, train_basis
 

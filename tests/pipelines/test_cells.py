@@ -1,29 +1,23 @@
 """Sets of queries as data: what is drawn, what is given, and how cells observe it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from stages import benchmark
 
 from ipbasis.errors import InputError
-from ipbasis.problem.declaration import Problem
 from ipbasis.reference.solutions import solutions
-from pipelines.cells import cells, label_keys, observe, shown_cells, shown_queries, simulate, tasks_of
-from pipelines.common import settings_of
-
-CONF = Path(__file__).parents[2] / "conf"
+from pipelines.cells import cells, label_keys, observe, simulate, tasks_of
+from pipelines.shown import shown_cells, shown_queries
 
 
-def settings_for(problem, *overrides):
-    with initialize_config_dir(str(CONF), version_base=None):
-        return settings_of(compose("config", [f"problem={problem}", "profile=smoke", *overrides]))
+def small(problem, *overrides):
+    return benchmark(problem, "profile=smoke", *overrides)
 
 
 def test_cells_carry_the_labels_of_the_published_tables():
-    labels = [cell.label for cell in cells(settings_for("lotka_volterra_unknown_terms"))]
+    labels = [cell.label for cell in cells(small("lotka_volterra_unknown_terms"))]
     assert labels == [{"parameter_low": 0.5, "parameter_high": 1.5}, {"parameter_low": 1.5, "parameter_high": 2.5}]
-    quantum = settings_for("quantum_oscillator")
+    quantum = small("quantum_oscillator")
     found = cells(quantum)
     assert len(found) == 13 * 4
     assert label_keys(quantum) == ["noise_percent", "observations"]
@@ -34,17 +28,17 @@ def test_cells_carry_the_labels_of_the_published_tables():
 
 
 def test_given_tasks_are_the_thirds_between_the_trained_values():
-    settings = settings_for("quantum_oscillator", "observations.number=5")
-    _, truth = simulate(settings, 0, 100)
+    chosen = small("quantum_oscillator", "observations.number=5")
+    _, truth = simulate(chosen, 0, 100)
     thirds = [k / 3 for k in range(15) if k % 3]
     assert truth["k"].to_numpy() == pytest.approx(thirds)
-    assert simulate(settings, 0, 2)[1]["k"].to_numpy() == pytest.approx(thirds[:2])
+    assert simulate(chosen, 0, 2)[1]["k"].to_numpy() == pytest.approx(thirds[:2])
 
 
 def test_sets_are_drawn_from_their_own_ranges():
-    settings = settings_for("lotka_volterra_unknown_terms")
+    chosen = small("lotka_volterra_unknown_terms")
     for number, (low, high) in enumerate([(0.5, 1.5), (1.5, 2.5)]):
-        _, truth = simulate(settings, number, 20)
+        _, truth = simulate(chosen, number, 20)
         parameters = truth[["alpha", "beta", "gamma", "delta"]]
         assert parameters.min().min() > low
         assert parameters.max().max() < high
@@ -52,9 +46,9 @@ def test_sets_are_drawn_from_their_own_ranges():
 
 
 def test_known_parameters_stand_with_the_observations():
-    settings = settings_for("lotka_volterra_unknown_terms")
-    simulated, truth = simulate(settings, 0, 3)
-    observed = observe(settings, cells(settings)[0], simulated, truth)
+    chosen = small("lotka_volterra_unknown_terms")
+    simulated, truth = simulate(chosen, 0, 3)
+    observed = observe(chosen, cells(chosen)[0], simulated, truth)
     assert list(observed.observations) == ["query", "t", "x", "y", "alpha", "gamma"]
     by_query = observed.observations.groupby("query")[["alpha", "gamma"]].first()
     assert np.array_equal(by_query, truth[["alpha", "gamma"]])
@@ -62,15 +56,15 @@ def test_known_parameters_stand_with_the_observations():
 
 @pytest.fixture(scope="module")
 def quantum():
-    settings = settings_for("quantum_oscillator", "observations.number=40", "observations.cells.number=[40,8]")
-    return settings, *simulate(settings, 0, 3)
+    chosen = small("quantum_oscillator", "observations.number=40", "observations.cells.number=[40,8]")
+    return chosen, *simulate(chosen, 0, 3)
 
 
 def test_a_cell_is_the_first_points_with_noise_of_its_size(quantum):
-    settings, simulated, truth = quantum
-    problem = Problem(**settings["problem"])
-    cell = next(c for c in cells(settings) if (c.noise, c.number) == (50, 8))
-    observed = observe(settings, cell, simulated, truth)
+    chosen, simulated, truth = quantum
+    problem = chosen.problem
+    cell = next(c for c in cells(chosen) if (c.noise, c.number) == (50, 8))
+    observed = observe(chosen, cell, simulated, truth)
     assert observed.points.shape == (1, 8, 2)
     exact = solutions(problem, tasks_of(problem, truth), observed.points)
     noise = observed.observations[["re", "im"]].to_numpy().reshape(3, 8, 2) - exact
@@ -82,22 +76,22 @@ def test_a_cell_is_the_first_points_with_noise_of_its_size(quantum):
 
 
 def test_draws_of_the_noise_differ_and_repeat(quantum):
-    settings, simulated, truth = quantum
-    cell = cells(settings)[-1]
-    several = observe(settings, cell, simulated, truth, range(1, 4))
+    chosen, simulated, truth = quantum
+    cell = cells(chosen)[-1]
+    several = observe(chosen, cell, simulated, truth, range(1, 4))
     assert several.truth["query"].is_unique
     assert several.truth.groupby("noise_seed").size().to_dict() == {1: 3, 2: 3, 3: 3}
     values = several.observations[["re", "im"]].to_numpy().reshape(3, 3, cell.number, 2)
     assert not np.isclose(values[0], values[1]).any()
-    again = observe(settings, cell, simulated, truth, (2,)).observations[["re", "im"]].to_numpy()
+    again = observe(chosen, cell, simulated, truth, (2,)).observations[["re", "im"]].to_numpy()
     assert np.array_equal(again.reshape(3, cell.number, 2), values[1])
 
 
 def test_points_of_each_query_s_own_stay_with_it():
-    settings = settings_for("damped_oscillator", "observations.layout=own", "observations.number=12")
-    problem = Problem(**settings["problem"])
-    simulated, truth = simulate(settings, 0, 3)
-    observed = observe(settings, cells(settings)[0], simulated, truth, range(2))
+    chosen = small("damped_oscillator", "observations.layout=own", "observations.number=12")
+    problem = chosen.problem
+    simulated, truth = simulate(chosen, 0, 3)
+    observed = observe(chosen, cells(chosen)[0], simulated, truth, range(2))
     assert observed.points.shape == (6, 12, 1)
     assert np.array_equal(observed.points.ravel(), observed.observations["t"])
     exact = solutions(problem, tasks_of(problem, observed.truth), observed.points)
@@ -105,12 +99,12 @@ def test_points_of_each_query_s_own_stay_with_it():
 
 
 def test_queries_of_the_pictures_are_those_that_every_recipe_answers():
-    settings = settings_for("quantum_oscillator", "profile.problems.quantum_oscillator.queries=10")
-    assert shown_queries(settings) == [0, 1]
-    both = settings_for(
+    chosen = small("quantum_oscillator", "+budget.queries=10")
+    assert shown_queries(chosen) == [0, 1]
+    both = small(
         "quantum_oscillator",
-        "profile.problems.quantum_oscillator.queries=100",
-        "profile.problems.quantum_oscillator.paper_queries=100",
+        "+budget.queries=100",
+        "+budget.paper_queries=100",
     )
     assert shown_queries(both) == [0, 4, 9]
 
@@ -124,4 +118,4 @@ def test_queries_of_the_pictures_are_those_that_every_recipe_answers():
 )
 def test_cells_that_cannot_be_observed_are_refused(overrides, message):
     with pytest.raises(InputError, match=message):
-        cells(settings_for("quantum_oscillator", *overrides))
+        cells(small("quantum_oscillator", *overrides))

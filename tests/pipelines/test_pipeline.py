@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipelines.common import ROOT
+from pipelines.paths import ROOT
 from pipelines.report.readme import EXAMPLES, TABLES, example, replaced
 from pipelines.smoke import smoke
 
@@ -177,7 +177,7 @@ def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert "error: Problem: parameters.a1: range [2, 1]: low must be below high" in done.stderr
+    assert "error: Benchmark: problem: Problem: parameters.a1: range [2, 1]: low must be below high" in done.stderr
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -190,7 +190,10 @@ def test_readme_shows_the_tables_of_the_reports(name):
 def test_readme_shows_what_its_examples_print(problem):
     """Words alike, and figures to 1 %: the last digits may differ between machines."""
     text = (ROOT / "README.md").read_text()
-    begin, end = f"<!-- {problem} example: written by pipelines/readme.py -->", f"<!-- end of {problem} example -->"
+    begin, end = (
+        f"<!-- {problem} example: written by pipelines/report/readme.py -->",
+        f"<!-- end of {problem} example -->",
+    )
     shown = text.split(begin)[1].split(end)[0]
     expected, found = shown.split(), example(problem).split()
     assert len(expected) == len(found)

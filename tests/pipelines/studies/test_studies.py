@@ -5,37 +5,56 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from stages import CONF, Recorder, settings
+from stages import CONF, Recorder, benchmark, study
 
 from ipbasis.baselines.fit import Fit
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.estimates.estimate import estimate
 from ipbasis.problem.declaration import Tasks
-from pipelines.common import MODELS
-from pipelines.studies import accuracy_limit, basis_quality, convergence_basin, throughput
-from pipelines.studies.accuracy_limit import Answer, accuracy_rows, coverage_rows, false_ok_row, out_of_range
+from pipelines.baselines import known_queries
+from pipelines.benchmark import CrossedCells, QuerySet
+from pipelines.paths import best_directory
+from pipelines.studies import accuracy_limit, bases, basis_quality, convergence_basin, throughput
+from pipelines.studies.accuracy_limit import (
+    AccuracyLimit,
+    JudgedCell,
+    accuracy_rows,
+    coverage_rows,
+    false_ok_row,
+    out_of_range,
+)
+from pipelines.studies.basis_quality import BasisQuality
+from pipelines.studies.convergence_basin import ConvergenceBasin
 from pipelines.studies.queries import Queries, draw, unit_bounds
+from pipelines.studies.study import StudyCell
+from pipelines.studies.throughput import Throughput
 
+EVERYWHERE = QuerySet(label={})  # in the trained range
 PROBLEMS = {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
 
 
 @pytest.mark.parametrize("profile", [path.stem for path in (CONF / "profile").glob("*.yaml")])
 def test_every_profile_gives_sizes_for_every_problem(profile):
-    for name in ("accuracy_limit", "convergence_basin", "basis_quality"):
-        chosen = settings(name, f"profile={profile}")
-        assert set(chosen["sizes"]) == set(chosen["cells"]) == set(chosen["drawn"]) == PROBLEMS
-    chosen = settings("throughput", f"profile={profile}")
-    assert set(chosen["sizes"]) == set(chosen["noise"]) == PROBLEMS
-    LeastSquaresSettings(**chosen["least_squares"])
+    for kind, name in (
+        (AccuracyLimit, "accuracy_limit"),
+        (ConvergenceBasin, "convergence_basin"),
+        (BasisQuality, "basis_quality"),
+    ):
+        chosen = study(kind, name, f"profile={profile}")
+        assert set(chosen.sizes) == set(chosen.cells) == set(chosen.drawn) == set(chosen.benchmarks) == PROBLEMS
+        assert {one.profile for one in chosen.benchmarks.values()} == {profile}
+    chosen = study(Throughput, "throughput", f"profile={profile}")
+    assert set(chosen.sizes) == set(chosen.noise) == PROBLEMS
+    assert isinstance(chosen.least_squares, LeastSquaresSettings)
 
 
 def test_ranges_out_of_range_are_half_a_range_wider_at_either_end():
-    chosen = settings("accuracy_limit")
+    chosen = study(AccuracyLimit, "accuracy_limit")
     for name in PROBLEMS:
-        problem = chosen["problems"][name]
-        for kind in ("parameters", "initial"):
-            for key, (low, high) in chosen["outside"][name].get(kind, {}).items():
-                trained = problem[kind][key]
+        problem, outside = chosen.benchmarks[name].problem, chosen.outside[name]
+        for given, ranges in ((outside.parameters, problem.parameters), (outside.initial, problem.initial)):
+            for key, (low, high) in given.items():
+                trained = ranges[key]
                 half = (trained[1] - trained[0]) / 2
                 # populations do not fall below those of the benchmark
                 assert low in (trained[0] - half, 0.1)
@@ -43,8 +62,8 @@ def test_ranges_out_of_range_are_half_a_range_wider_at_either_end():
 
 
 def test_queries_with_nothing_out_of_range_are_left_out():
-    chosen = settings("accuracy_limit")
-    drawn = draw(chosen, "quantum_oscillator", chosen["outside"]["quantum_oscillator"], 20, 5)
+    chosen = study(AccuracyLimit, "accuracy_limit")
+    drawn = draw(chosen.benchmarks["quantum_oscillator"], chosen.outside["quantum_oscillator"], 20, 5)
     kept = out_of_range(drawn)
     k = drawn.truth["k"].to_numpy()
     assert 0 < len(kept.truth) < 20
@@ -77,7 +96,7 @@ def answer(oscillator):
     true = np.tile([0.2, 0.5], (5, 1))
     bound = np.full((5, 2), 0.1)
     bound[4] = 1.0
-    return Answer({"problem": "p"}, problem, Stub(table, 1.0), true, bound)
+    return JudgedCell({"problem": "p"}, problem, Stub(table, 1.0), true, bound)
 
 
 def test_errors_are_scored_against_the_bound_where_queries_are_identifiable(answer):
@@ -102,8 +121,7 @@ def test_only_wrong_estimates_that_are_called_ok_count_as_false(answer):
 
 def test_bounds_are_those_of_least_squares_at_the_truth(oscillator):
     """Errors of the estimate at little noise scatter as the bound says; 200 of them tell it to 5 %."""
-    chosen = settings("accuracy_limit")
-    queries = draw(chosen, "damped_oscillator", {"label": {}}, 1, 100)
+    queries = draw(benchmark("damped_oscillator"), EVERYWHERE, 1, 100)
     observed = queries.observed(0.1, draws=200)
     fits = [
         convergence_basin.fit(
@@ -113,11 +131,9 @@ def test_bounds_are_those_of_least_squares_at_the_truth(oscillator):
                 np.nan,
                 convergence_basin.tasks_of(oscillator, queries.truth),
             ),
-            question,
+            known,
         )
-        for question in list(
-            convergence_basin.questions_of(queries.settings, queries.cell(0.1), observed, range(0, 200, 4))
-        )
+        for known in known_queries(queries.benchmark, queries.cell(0.1), observed, range(0, 200, 4))
     ]
     errors = np.array([one.parameters for one in fits]) - queries.truth[list(oscillator.parameters)].to_numpy()
     expected = unit_bounds(queries)[0] * observed.truth["noise_std"].iloc[0]
@@ -136,7 +152,7 @@ LEAST_SQUARES = LeastSquaresSettings(starts=1, tolerance=1e-9, seed=0)
 
 
 def test_estimates_stand_for_tasks_with_their_own_initial_values(basis, oscillator):
-    queries = draw(settings("convergence_basin"), "damped_oscillator", {"label": {}}, 4, 30)
+    queries = draw(benchmark("damped_oscillator"), EVERYWHERE, 4, 30)
     tasks = convergence_basin.tasks_of(oscillator, queries.truth)
     found = convergence_basin.estimated_tasks(estimate(basis, queries.observed(0).observations))
     assert found.parameters == pytest.approx(tasks.parameters, abs=1e-5)
@@ -144,7 +160,7 @@ def test_estimates_stand_for_tasks_with_their_own_initial_values(basis, oscillat
 
 
 def test_initial_values_out_of_their_range_are_taken_within(basis, oscillator):
-    queries = draw(settings("convergence_basin"), "damped_oscillator", {"label": {}}, 1, 30)
+    queries = draw(benchmark("damped_oscillator"), EVERYWHERE, 1, 30)
     observations = queries.observed(0).observations
     found = convergence_basin.estimated_tasks(estimate(basis, observations.assign(u=10 * observations["u"])))
     low, high = np.array([*oscillator.free_initial.values()]).T
@@ -155,13 +171,13 @@ def test_initial_values_out_of_their_range_are_taken_within(basis, oscillator):
 @pytest.mark.parametrize("name", ["damped_oscillator", "quantum_oscillator"])
 def test_the_misfit_of_parameters_is_that_of_their_best_solution(name):
     """Wrong initial values do not count, wrong parameters do; no parameters, no misfit."""
-    queries = draw(settings("convergence_basin"), name, {"label": {}}, 1, 30)
-    (question,) = convergence_basin.questions_of(queries.settings, queries.cell(0), queries.observed(0), [0])
+    queries = draw(benchmark(name), EVERYWHERE, 1, 30)
+    (known,) = known_queries(queries.benchmark, queries.cell(0), queries.observed(0), [0])
     truth = convergence_basin.tasks_of(queries.problem, queries.truth)
 
     def misfit(parameters):
         start = convergence_basin.Start(LEAST_SQUARES, "ipbasis", None, Tasks(parameters, truth.initial + 0.1), True)
-        return convergence_basin.fit(start, question).loss
+        return convergence_basin.fit(start, known).loss
 
     assert misfit(truth.parameters) < 1e-12
     assert misfit(truth.parameters + 0.3) > 1e-5
@@ -196,11 +212,12 @@ def test_a_call_is_repeated_until_it_took_long_enough(monkeypatch):
 
 
 def test_accuracy_limit_writes_its_tables_and_figures(place):
-    chosen = settings("accuracy_limit", "profile=smoke")
-    chosen["cells"] = {"damped_oscillator": {"noise": [1], "number": [100]}}
-    chosen["sizes"]["damped_oscillator"] = {"tasks": 100, "outside": 20, "draws": 2}
+    changes = {
+        "cells": {"damped_oscillator": CrossedCells(noise=[1], number=[100])},
+        "sizes": {"damped_oscillator": accuracy_limit.Size(tasks=100, outside=20, draws=2)},
+    }
     tracker = Recorder()
-    accuracy_limit.work(chosen, tracker)
+    accuracy_limit.work(study(AccuracyLimit, "accuracy_limit", "profile=smoke").model_copy(update=changes), tracker)
     accuracy, coverage, false_ok = (
         pd.read_csv(place / "tables" / f"{name}.csv") for name in ("accuracy_limit", "coverage", "false_ok")
     )
@@ -214,9 +231,9 @@ def test_accuracy_limit_writes_its_tables_and_figures(place):
 
 
 def test_convergence_basin_writes_table_and_figure(place):
-    chosen = settings("convergence_basin", "profile=smoke", "times_off=[1.25]")
-    del chosen["cells"]["quantum_oscillator"], chosen["cells"]["lotka_volterra"]
-    convergence_basin.work(chosen, Recorder())
+    chosen = study(ConvergenceBasin, "convergence_basin", "profile=smoke", "times_off=[1.25]")
+    one = {"damped_oscillator": chosen.cells["damped_oscillator"]}
+    convergence_basin.work(chosen.model_copy(update={"cells": one}), Recorder())
     table = pd.read_csv(place / "tables" / "convergence_basin.csv")
     assert table["source"].tolist() == ["ipbasis", "ipbasis", "least_squares"]
     assert table["variant"].fillna("").tolist() == ["", "polished", ""]
@@ -225,9 +242,9 @@ def test_convergence_basin_writes_table_and_figure(place):
 
 
 def test_throughput_writes_table_and_figure(place):
-    chosen = settings("throughput", "profile=smoke", "seconds=0", "numbers=[100]")
-    chosen["sizes"] = {"damped_oscillator": {"batches": [1, 60], "least_squares": 2}}
-    throughput.work(chosen, Recorder())
+    chosen = study(Throughput, "throughput", "profile=smoke", "seconds=0", "numbers=[100]")
+    sizes = {"damped_oscillator": throughput.Size(batches=[1, 60], least_squares=2)}
+    throughput.work(chosen.model_copy(update={"sizes": sizes}), Recorder())
     table = pd.read_csv(place / "tables" / "throughput.csv")
     assert table["layout"].tolist() == ["common"] * 2 + ["own"] * 2
     assert table["batch"].tolist() == [1, 60] * 2
@@ -253,24 +270,26 @@ def test_functions_are_counted_up_to_the_error_that_is_asked_for():
 @pytest.fixture
 def no_published_basis(monkeypatch):
     """The basis for real queries in the place of that of the published recipe, which is not in the repository."""
-    monkeypatch.setattr(basis_quality, "recipe_directory", lambda problem, *_: MODELS / problem / "best")
+    monkeypatch.setattr(bases, "basis_directory", lambda problem, *_: best_directory(problem))
 
 
 @pytest.mark.usefixtures("no_published_basis")
 def test_basis_quality_writes_its_tables_and_figure(place):
-    chosen = settings("basis_quality", "profile=smoke", "functions=[3,5,8,10,20]")
-    chosen["cells"] = {"damped_oscillator": {"noise": 1, "number": 100}}
-    chosen["sizes"]["damped_oscillator"] = {"tasks": 50, "solutions": 200, "queries": 40, "points": 40}
+    changes = {
+        "cells": {"damped_oscillator": StudyCell(noise=1, number=100)},
+        "sizes": {"damped_oscillator": bases.Size(tasks=50, solutions=200, queries=40, points=40)},
+    }
+    chosen = study(BasisQuality, "basis_quality", "profile=smoke", "functions=[3,5,8,10,20]")
     tracker = Recorder()
-    basis_quality.work(chosen, tracker)
+    basis_quality.work(chosen.model_copy(update=changes), tracker)
     quality, features, size, online = (
         pd.read_csv(place / "tables" / f"basis_{kind}.csv") for kind in ("quality", "features", "size", "online")
     )
     assert quality.columns[:6].tolist() == [
         *("problem", "basis", "functions", "relative_l2", "residual_mse", "train_seconds")
     ]
-    bases = ["ipbasis", "paper_recipe", "pod", "chebyshev", "random_features"]
-    assert quality["basis"].unique().tolist() == size["basis"].unique().tolist() == online["basis"].tolist() == bases
+    names = ["ipbasis", "paper_recipe", "pod", "chebyshev", "random_features"]
+    assert quality["basis"].unique().tolist() == size["basis"].unique().tolist() == online["basis"].tolist() == names
     few = quality[quality["functions"] <= 10]
     errors = few.pivot(index="functions", columns="basis", values="relative_l2")
     # best by far for the solutions it was made of, and for unseen ones up to chance
@@ -293,8 +312,8 @@ def test_basis_quality_writes_its_tables_and_figure(place):
 
 
 def test_queries_of_a_study_are_drawn_from_its_ranges():
-    chosen = settings("throughput")
-    queries = draw(chosen, "lotka_volterra", chosen["drawn"]["lotka_volterra"], 10, 30, "own")
+    chosen = study(Throughput, "throughput")
+    queries = draw(chosen.benchmarks["lotka_volterra"], chosen.drawn["lotka_volterra"], 10, 30, "own")
     assert isinstance(queries, Queries)
     assert queries.truth[["initial_x", "initial_y"]].to_numpy().min() >= 0.1
     assert queries.simulated.groupby("query")["t"].nunique().tolist() == [30] * 10

@@ -1,14 +1,15 @@
 """The stage of the derivative benchmark, at its published sizes and tiny."""
 
 import pandas as pd
-from stages import Recorder, settings
+from stages import Recorder, study
 
 from ipbasis.baselines.derivatives import METHODS, PASSES, PRODUCTS
-from pipelines.stages import derivatives
+from pipelines.studies import derivatives
+from pipelines.studies.derivatives import Derivatives
 
 
 def test_sizes_are_the_published_ones_and_then_a_sweep():
-    everything = settings("derivatives", "++profile.derivatives={repeats: 1, points: 10000}")
+    everything = study(Derivatives, "derivatives", "++profile.derivatives={repeats: 1, points: 10000}")
     found, methods = {}, {}
     for problem, size, timed in derivatives.cases(everything):
         key = (problem.name, len(problem.coordinates), size.features, size.points)
@@ -26,7 +27,7 @@ def test_sizes_are_the_published_ones_and_then_a_sweep():
 
 def test_writes_table_and_figure(place):
     sweep = ["laplacian.features=[1,2]", "laplacian.coordinates=[1,2]"]
-    tiny = settings("derivatives", "++profile.derivatives={repeats: 1, points: 3}", *sweep)
+    tiny = study(Derivatives, "derivatives", "++profile.derivatives={repeats: 1, points: 3}", *sweep)
     tracker = Recorder()
     derivatives.work(tiny, tracker)
     table = pd.read_csv(place / "tables" / "derivatives.csv")

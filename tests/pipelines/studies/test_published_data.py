@@ -1,16 +1,12 @@
 """The table of the published data's own errors."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from stages import study
 
-from pipelines.common import settings_of
 from pipelines.report import outputs
-from pipelines.stages import published_data
-
-CONF = Path(__file__).parents[3] / "conf"
+from pipelines.studies import published_data
+from pipelines.studies.published_data import PublishedData
 
 
 class Silent:
@@ -28,12 +24,13 @@ class Silent:
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    with initialize_config_dir(str(CONF), version_base=None):
-        settings = settings_of(compose("published_data", ["queries=20", "observations.quantum_oscillator.number=500"]))
+    chosen = study(PublishedData, "published_data", "queries=20")
+    fewer = chosen.benchmarks["quantum_oscillator"].with_observations(number=500)
+    chosen = chosen.model_copy(update={"benchmarks": {**chosen.benchmarks, "quantum_oscillator": fewer}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outputs, "REPORTS", tmp_path_factory.mktemp("reports"))
         tracker = Silent()
-        published_data.work(settings, tracker)
+        published_data.work(chosen, tracker)
     written = pd.read_csv(tracker.path)
     assert tracker.values == pytest.approx(written["mean_abs_error"].tolist(), rel=1e-5)
     return written

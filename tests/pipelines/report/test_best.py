@@ -8,7 +8,7 @@ from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.build import build_basis
 from ipbasis.offline.settings import BuildSettings, CompressionSettings, ForwardSettings
 from ipbasis.reference.ode import integrate
-from pipelines.stages.compare import error_between
+from pipelines.report.best import error_between
 
 
 def test_features_that_are_steep_between_the_points_are_found(oscillator):
