@@ -23,14 +23,15 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 
 def with_budget(config: DictConfig) -> DictConfig:
-    """The configuration with its budget: that of the benchmark, with what the profile puts in its place.
+    """The configuration with its budget.
 
-    The profile's own for all benchmarks comes first, then its exceptions for this one, then what ``budget`` says.
+    That of the benchmark (``standard``), replaced by what the profile gives any benchmark, then by its exceptions for
+    this one, then by what ``budget`` says on the command line.
     """
     chosen = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     OmegaConf.set_struct(chosen, False)
-    exceptions = chosen.profile.exceptions.get(chosen.problem.name, {})
-    chosen.budget = OmegaConf.merge(chosen.standard, chosen.profile.budget, exceptions, chosen.budget)
+    own, exceptions = chosen.get("standard", {}), chosen.profile.exceptions.get(chosen.problem.name, {})
+    chosen.budget = OmegaConf.merge(own, chosen.profile.budget, exceptions, chosen.budget)
     return chosen
 
 
@@ -47,7 +48,7 @@ def parsed(config: DictConfig, kind: type[Parsed] = Benchmark) -> Parsed:
     values = settings_of(with_budget(config))
     values["profile"] = values["profile"]["name"]
     for key in {"standard", "study"} - set(kind.model_fields):
-        del values[key]
+        values.pop(key, None)
     return kind(**values)
 
 

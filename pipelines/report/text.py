@@ -26,7 +26,7 @@ def report(benchmark: Benchmark, tables: Mapping[str, pd.DataFrame], figures: Se
 
     Args:
         benchmark: the benchmark.
-        tables: by kind, as `pipelines.stages.compare` writes them.
+        tables: by kind, see `pipelines.report.comparison`.
         figures: names of the figures.
         best: readouts of the basis that is kept for real queries.
     """

@@ -42,9 +42,9 @@ class JobSettings(Declared):
 
     set: int
     queries: PositiveInt
-    length: PositiveFloat
-    report: str | None
-    label: str | None
+    length: PositiveFloat = 1.0
+    report: str | None = None
+    label: str | None = None
 
 
 class Job(Benchmark):
