@@ -85,7 +85,7 @@ class Recipe(Declared):
         noise_seeds: draws of the noise over which errors are averaged.
         together: whether all cells of a table are one batch.
         online: the solver and its settings, see `pipelines.querying.solver_of`.
-        offline: how the basis is trained, see `pipelines.training.offline_of`; None if it is that of `source`.
+        offline: how the basis is trained, see `pipelines.training.train_basis`; None if it is that of `source`.
     """
 
     source: str

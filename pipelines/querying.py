@@ -12,6 +12,7 @@ from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.result import Estimates
 from ipbasis.evaluation.metrics import coverage, ideal_errors, parameter_errors, term_errors
+from ipbasis.evaluation.names import SEARCHES
 from ipbasis.observations.long_form import Observations, check_observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
@@ -20,9 +21,6 @@ from ipbasis.reference.terms import true_terms
 from ipbasis.search.solver import Solver
 from pipelines.benchmark import Benchmark, Recipe
 from pipelines.cells import Cell, Observed, observe, tasks_of
-
-# how a solver searches unknown terms, as the tables call it
-_SEARCHED = {"free_form": "free_form", "library": "library", "term_networks": "network"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ def _estimated(
         # along the trajectories, at the points of observation
         terms = estimates.terms(first.points[0])[rows], true_terms(problem, tasks_of(problem, truth), first.points)
         table = table.join(pd.DataFrame([term_errors(*pair) for pair in zip(*terms, strict=True)]))
-        found = {"terms": _SEARCHED[recipe.online["solver"]], **term_errors(*terms)}
+        found = {"terms": SEARCHES[recipe.online["solver"]], **term_errors(*terms)}
     published = recipe.source == "paper_recipe"
     row = {
         **_cell_columns(benchmark, asked.cell, own),

@@ -37,7 +37,7 @@ class CollectTable(Callback):
 
         def log(benchmark: Benchmark, tracker: Tracker) -> None:
             tracker.artefact(sweep / "table.csv")
-            if name := config.study.report:
+            if name := config.study.get("report"):
                 _report(name, table, tracker)
 
         run_stage("collect", config, log, group=str(sweep), group_name=f"study {sweep.name}")
