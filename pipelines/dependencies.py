@@ -1,0 +1,335 @@
+"""What each stage of dvc.yaml depends on: rooms by the imports of its entry, configuration by what Hydra composes.
+
+    python -m pipelines.dependencies --write    # after a new import, a new file in conf/, a new stage
+    python -m pipelines.dependencies            # exit 1 and the difference where dvc.yaml says something else
+
+Commands, outputs and the data that stages hand to one another are written by hand, and which values a stage reads: in
+the table `READS`. Values that are read through an interpolation (budgets of the profile) are found. What is composed
+but not read, as the baselines in a training, is no dependency.
+"""
+
+import ast
+import difflib
+import itertools
+import re
+import shlex
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grimp
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from pipelines.composition import WHOLE, Composition, below, outermost
+
+ROOT = Path(__file__).parents[1]
+CODE = ("pipelines/", "src/")
+# hands on what a stage computes; no result depends on it
+_NO_RESULT = {"ipbasis.tracking"}
+_SETS = tuple(f"observations.{key}" for key in ("number", "layout", "seed", "truth", "sets"))
+_STUDY = tuple(f"observations.*.{key}" for key in ("layout", "noise_kind", "noise_unit", "seed", "truth"))
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a stage reads of its configuration.
+
+    Args:
+        keys: see `Composition.read`.
+        own: whether all that stands in the files of its entry is read.
+        composes: groups of which a stage composes more than its command says, and the keys that list their values.
+    """
+
+    keys: tuple[str, ...]
+    own: bool = False
+    composes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+# every stage reads the seed, see `pipelines.common.run_stage`
+READS = {
+    "simulate": Reads(("problem", *_SETS, "budget.queries")),
+    "train": Reads(
+        ("problem", "basis", "offline", "observations.training_label", "recipe.source", "recipes"),
+        composes={"recipe": ("recipes",)},
+    ),
+    "offline": Reads(("problem.name",)),
+    "query": Reads(
+        (
+            *("problem", "basis.problem", "online", "recipe", "recipes", "observations", "threads"),
+            *("budget.queries", "budget.paper_queries", "budget.crossed_queries"),
+        ),
+        composes={"recipe": ("recipes", "observations.further_recipes")},
+    ),
+    "pinn": Reads(("problem", "baselines.pinn", "observations")),
+    "least_squares": Reads(("problem", "baselines.least_squares", "observations")),
+    "compare": Reads(
+        (
+            *("problem", "basis.problem", "recipes", "observations", "report", "profile.name"),
+            *("budget.queries", "budget.paper_queries", "budget.online.steps.paper_recipe"),
+            "profile.problems.${basis.problem}.offline.steps.paper_recipe",
+        )
+    ),
+    "derivatives": Reads(("problems",), own=True),
+    "published_data": Reads(("problems", *_STUDY, "observations.*.number"), own=True),
+    "accuracy_limit": Reads(("problems", *_STUDY), own=True),
+    "convergence_basin": Reads(("problems", *_STUDY), own=True),
+    "throughput": Reads(("problems", *_STUDY), own=True),
+    "basis_quality": Reads(("problems", *_STUDY), own=True),
+}
+
+Key = tuple[str, str]  # path of a configuration file, and key in it
+
+
+@dataclass(frozen=True)
+class Item:
+    """A stage, or one of those that a ``foreach`` stands for.
+
+    Args:
+        name: of the stage.
+        command: with all values in place.
+        values: that templates may refer to, by their names there.
+    """
+
+    name: str
+    command: str
+    values: Mapping[str, str]
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    """The single values in a value of params.yaml, by their names in templates."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield from _flat(child, f"{name}.{key}" if name else key)
+    elif not isinstance(value, list):
+        yield name, str(value)
+
+
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """A template of dvc.yaml with values in place."""
+    return re.sub(r"\$\{([^}]*)\}", lambda match: values[match[1]], template)
+
+
+def items(name: str, stage: Mapping, parameters: Mapping) -> list[Item]:
+    """What a stage of dvc.yaml stands for, with the values of params.yaml."""
+    shared = {key: str(value) for key, value in parameters.items() if not isinstance(value, Mapping | list)}
+    if "foreach" not in stage:
+        return [Item(name, filled(stage["cmd"], shared), shared)]
+    found = []
+    for key, value in parameters[stage["foreach"].strip("${}")].items():
+        values = {"key": key, **dict(_flat(value, "item")), **shared}
+        found.append(Item(f"{name}@{key}", filled(stage["do"]["cmd"], values), values))
+    return found
+
+
+@cache
+def _imports() -> grimp.ImportGraph:
+    return grimp.build_graph("ipbasis", "pipelines", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def _path(module: str) -> str:
+    """Where a module stands: itself, or the room of the package that it is in."""
+    parts = module.split(".")
+    if parts[0] == "ipbasis":
+        place = Path("src", *parts[:2])
+        return place.as_posix() if (ROOT / place).is_dir() and len(parts) > 1 else f"{place}.py"
+    place = Path(*parts)
+    return f"{place}/__init__.py" if (ROOT / place).is_dir() else f"{place}.py"
+
+
+def code(module: str) -> list[str]:
+    """The rooms and the modules of the pipeline that a module imports from, with what those import."""
+    found = {module, *_imports().find_upstream_modules(module)} - _NO_RESULT
+    return sorted({"src/ipbasis/__init__.py" if name == "ipbasis" else _path(name) for name in found})
+
+
+def _config_name(module: str) -> str:
+    """Name of the configuration that an entry hands to Hydra."""
+    for node in ast.walk(ast.parse((ROOT / _path(module)).read_text())):
+        if isinstance(node, ast.keyword) and node.arg == "config_name":
+            return ast.literal_eval(node.value)
+    raise ValueError(f"{module}: no config_name")
+
+
+def _jobs(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    swept = [
+        [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [text]
+        for one, text in zip(parsed, overrides, strict=True)
+    ]
+    return [list(job) for job in itertools.product(*swept)]
+
+
+def compositions(command: str, reads: Reads) -> list[Composition]:
+    """All that a command composes, job by job, with what its stage composes further."""
+    _, _, module, *arguments = shlex.split(command)
+    name = _config_name(module)
+    found = []
+    for job in _jobs([text for text in arguments if not text.startswith("--")]):
+        first = _composition(name, tuple(job))
+        found.append(first)
+        for group, keys in reads.composes.items():
+            values = [value for key in keys for value in first.value(key) or []]
+            found += [_composition(name, (*job, f"{group}={value}")) for value in values]
+    return found
+
+
+@cache
+def _composition(name: str, overrides: tuple[str, ...]) -> Composition:
+    return Composition(ROOT / "conf", name, overrides)
+
+
+def configuration(item: Item) -> set[Key]:
+    """The configuration files that a stage composes, each with the keys that it reads."""
+    reads = READS[item.name.split("@")[0]]
+    found: dict[str, set[str]] = {}
+    for one in compositions(item.command, reads):
+        own = one.own_keys() if reads.own else []
+        for path, keys in one.read(["seed", *reads.keys, *own]).items():
+            found[path] = found.get(path, set()) | keys
+    return {(path, key) for path, keys in found.items() for key in outermost(keys)}
+
+
+def _templates(text: str, values: Mapping[str, str]) -> list[str]:
+    """All ways to write a path or a key with the values of an item, by preference."""
+    options = []
+    for part in re.split(r"([/.])", text):
+        names = [name for name, value in values.items() if value == part]
+        options.append([*(f"${{{name}}}" for name in names), part])
+    return ["".join(chosen) for chosen in itertools.product(*options)]
+
+
+def generalised(keys: Mapping[str, set[Key]], every: list[Item]) -> list[Key]:
+    """Templates that give the keys of each item, and no file that an item does not compose.
+
+    A key that only some items have is widened to the nearest one above it that all have.
+
+    Raises:
+        ValueError: if an item composes a file for which there is no template.
+    """
+    found: set[Key] = set()
+
+    def holds(path: str, key: str) -> bool:
+        """Whether each item has the key, or some below it."""
+        return all(
+            any(filled(path, item.values) == p and below(k, filled(key, item.values)) for p, k in keys[item.name])
+            for item in every
+        )
+
+    for item in every:
+        for path, key in sorted(keys[item.name]):
+            if any(filled(p, item.values) == path and below(key, filled(k, item.values)) for p, k in found):
+                continue
+            wider = [".".join(key.split(".")[:count]) for count in range(key.count(".") + 1, 0, -1)] if key else []
+            candidates = (
+                (p, k)
+                for level in [*wider, WHOLE]
+                for p in _templates(path, item.values)
+                for k in _templates(level, item.values)
+            )
+            chosen = next((pair for pair in candidates if holds(*pair)), None)
+            if chosen is None:
+                raise ValueError(f"{item.name} composes {path}: no template of its foreach gives it; see params.yaml")
+            found.add(chosen)
+    return sorted((p, k) for p, k in found if not any(p == q and k != o and below(k, o) for q, o in found))
+
+
+def derived(name: str, stage: Mapping, parameters: Mapping) -> tuple[list[str], dict[str, list[str]]]:
+    """Code and configuration that a stage of dvc.yaml depends on, as templates; no keys where all of a file is read."""
+    every = items(name, stage, parameters)
+    needed = code(shlex.split(every[0].command)[2])
+    keys: dict[str, list[str]] = {}
+    for path, key in generalised({item.name: configuration(item) for item in every}, every):
+        keys.setdefault(path, []).extend([key] if key else [])
+    return needed, dict(sorted(keys.items(), key=lambda pair: (pair[0].count("/"), pair[0])))
+
+
+def _flow(name: str, values: Iterable[str], brackets: str, indent: str) -> str:
+    """A list or a mapping in YAML's flow style, behind its name."""
+    quoted = [re.sub(r"([^\s:\[]*\$\{[^:,\]]*)", r'"\1"', value) for value in values]
+    text = f"{name} {brackets[0]}{', '.join(quoted)}{brackets[1]}"
+    return textwrap.fill(text, 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
+
+
+def _parts(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
+    """The files of a stage, those of one directory together."""
+    groups = itertools.groupby(keys.items(), lambda pair: pair[0].rpartition("/")[0])
+    return [dict([entry]) for directory, part in groups if directory == "conf" for entry in part] + [
+        dict(part)
+        for directory, part in itertools.groupby(keys.items(), lambda pair: pair[0].rpartition("/")[0])
+        if directory != "conf"
+    ]
+
+
+class _Writer:
+    """Writes the sections of the stages; what several of them name stands in the first one, others refer to it."""
+
+    def __init__(self, every: Iterable[Mapping[str, list[str]]]):
+        counted = Counter(str(part) for keys in every for part in _parts(keys) if len(part) > 1)
+        self._shared = {text for text, count in counted.items() if count > 1}
+        self._names: dict[str, str] = {}
+
+    def sections(self, data: list[str], needed: list[str], keys: Mapping[str, list[str]], indent: str) -> list[str]:
+        """``deps`` and ``params`` of a stage."""
+        return [
+            _flow("deps:", [*data, *needed], "[]", indent),
+            f"{indent}params:",
+            *(self._part(part, f"{indent}  ") for part in _parts(keys)),
+        ]
+
+    def _part(self, part: dict[str, list[str]], indent: str) -> str:
+        if len(part) == 1:
+            ((path, keys),) = part.items()
+            return _flow(f"- {path}:", keys, "[]", indent) if keys else f"{indent}- {path}:"
+        name = "-"
+        if str(part) in self._shared:
+            if str(part) in self._names:
+                return f"{indent}- *{self._names[str(part)]}"
+            group = next(iter(part)).split("/")[1]
+            self._names[str(part)] = f"{group}_{sum(one.startswith(group) for one in self._names.values()) + 1}"
+            name = f"- &{self._names[str(part)]}"
+        return _flow(name, (f"{path}: [{', '.join(keys)}]" for path, keys in part.items()), "{}", indent)
+
+
+def rewritten(text: str, parameters: Mapping) -> str:
+    """The text of dvc.yaml with the dependencies of each stage as they are derived."""
+    stages = yaml.safe_load(text)["stages"]
+    lines = text.splitlines()
+    found = {name: derived(name, stage, parameters) for name, stage in stages.items()}
+    writer = _Writer(keys for _, keys in found.values())
+    for name, stage in stages.items():
+        inner, indent = (stage["do"], " " * 6) if "foreach" in stage else (stage, " " * 4)
+        start = lines.index(f"  {name}:")
+        end = next((n for n in range(start + 1, len(lines)) if re.match(r" {0,2}\S", lines[n])), len(lines))
+        kept, section = [], ""
+        for line in lines[start:end]:
+            if match := re.match(rf"{indent}(\w+):", line):
+                section = match[1]
+                if section == "outs":
+                    data = [path for path in inner.get("deps", []) if not path.startswith((*CODE, "conf/"))]
+                    kept += writer.sections(data, *found[name], indent)
+            if section not in ("deps", "params"):
+                kept.append(line)
+        lines[start:end] = kept
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    path = ROOT / "dvc.yaml"
+    text = path.read_text()
+    new = rewritten(text, yaml.safe_load((ROOT / "params.yaml").read_text()))
+    if "--write" in arguments:
+        path.write_text(new)
+        return 0
+    sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), new.splitlines(True), "dvc.yaml", "derived"))
+    return int(new != text)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
