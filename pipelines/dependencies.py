@@ -157,12 +157,12 @@ def _config_name(module: str) -> str:
 
 
 def _jobs(overrides: list[str]) -> list[list[str]]:
-    """The overrides of each job of a sweep."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    swept = [
-        [f"{one.key_or_group}={value}" for value in one.sweep_string_iterator()] if one.is_sweep_override() else [text]
-        for one, text in zip(parsed, overrides, strict=True)
-    ]
+    """The choices of files in each job of a sweep; other values change nothing of what is composed."""
+    swept = []
+    for one in OverridesParser.create().parse_overrides(overrides):
+        if (ROOT / "conf" / one.key_or_group).is_dir():
+            values = one.sweep_string_iterator() if one.is_sweep_override() else [one.value()]
+            swept.append([f"{one.get_key_element()}={value}" for value in values])
     return [list(job) for job in itertools.product(*swept)]
 
 
@@ -258,13 +258,12 @@ def _flow(name: str, values: Iterable[str], brackets: str, indent: str) -> str:
 
 
 def _parts(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
-    """The files of a stage, those of one directory together."""
-    groups = itertools.groupby(keys.items(), lambda pair: pair[0].rpartition("/")[0])
-    return [dict([entry]) for directory, part in groups if directory == "conf" for entry in part] + [
-        dict(part)
-        for directory, part in itertools.groupby(keys.items(), lambda pair: pair[0].rpartition("/")[0])
-        if directory != "conf"
-    ]
+    """The files of a stage: those of the benchmarks and recipes that stand in one directory together."""
+
+    def directory(path: str) -> str:
+        return path if path.count("/") == 1 else path.rpartition("/")[0]
+
+    return [dict(part) for _, part in itertools.groupby(keys.items(), lambda pair: directory(pair[0]))]
 
 
 class _Writer:
