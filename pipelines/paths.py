@@ -35,7 +35,7 @@ def checkpoint(problem: str, readouts: int, recipe: str) -> Path:
 
 def observations_file(problem: str, queries: str, part: str) -> Path:
     """``observations`` or ``truth`` of a simulated set of queries."""
-    return DATA / "observations" / problem / f"{queries}_{part}.parquet"
+    return DATA / "observations" / problem / "sets" / f"{queries}_{part}.parquet"
 
 
 def estimates_directory(problem: str, stage: str) -> Path:
