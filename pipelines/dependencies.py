@@ -30,8 +30,8 @@ from pipelines.composition import WHOLE, Composition, below, outermost
 
 ROOT = Path(__file__).parents[1]
 CODE = ("pipelines/", "src/")
-# hands on what a stage computes; no result depends on it
-_NO_RESULT = {"ipbasis.tracking"}
+# no result depends on what hands it on, nor on the error by which a stage ends without one
+_NO_RESULT = {"ipbasis.tracking", "ipbasis.errors"}
 _SETS = tuple(f"observations.{key}" for key in ("number", "layout", "seed", "truth", "sets"))
 _STUDY = tuple(f"observations.*.{key}" for key in ("layout", "noise_kind", "noise_unit", "seed", "truth"))
 
@@ -196,12 +196,18 @@ def configuration(item: Item) -> set[Key]:
     return {(path, key) for path, keys in found.items() for key in outermost(keys)}
 
 
-def _templates(text: str, values: Mapping[str, str]) -> list[str]:
-    """All ways to write a path or a key with the values of an item, by preference."""
+def _templates(text: str, values: Mapping[str, str], fixed: bool = True) -> list[str]:
+    """All ways to write a path or a key with the values of an item, by preference; with its own text as the last.
+
+    Args:
+        text: the path or key.
+        values: by their names in templates.
+        fixed: whether a part that is one of the values may stand as it is.
+    """
     options = []
     for part in re.split(r"([/.])", text):
-        names = [name for name, value in values.items() if value == part]
-        options.append([*(f"${{{name}}}" for name in names), part])
+        names = [f"${{{name}}}" for name, value in values.items() if value == part]
+        options.append([*names, part] if fixed or not names else names)
     return ["".join(chosen) for chosen in itertools.product(*options)]
 
 
@@ -216,13 +222,15 @@ def generalised(keys: Mapping[str, set[Key]], every: list[Item]) -> list[Key]:
     found: set[Key] = set()
 
     def holds(path: str, key: str) -> bool:
-        """Whether each item has the key, or some below it."""
+        """Whether each item composes the file, and the file has the key."""
         return all(
-            any(filled(path, item.values) == p and below(k, filled(key, item.values)) for p, k in keys[item.name])
+            any(p == filled(path, item.values) for p, _ in keys[item.name])
+            and _has(filled(path, item.values), filled(key, item.values))
             for item in every
         )
 
     for item in every:
+        own = {name: value for name, value in item.values.items() if name.split(".")[0] in ("key", "item")}
         for path, key in sorted(keys[item.name]):
             if any(filled(p, item.values) == path and below(key, filled(k, item.values)) for p, k in found):
                 continue
@@ -231,13 +239,28 @@ def generalised(keys: Mapping[str, set[Key]], every: list[Item]) -> list[Key]:
                 (p, k)
                 for level in [*wider, WHOLE]
                 for p in _templates(path, item.values)
-                for k in _templates(level, item.values)
+                for k in _templates(level, own, fixed=False)
             )
             chosen = next((pair for pair in candidates if holds(*pair)), None)
             if chosen is None:
                 raise ValueError(f"{item.name} composes {path}: no template of its foreach gives it; see params.yaml")
             found.add(chosen)
     return sorted((p, k) for p, k in found if not any(p == q and k != o and below(k, o) for q, o in found))
+
+
+@cache
+def _content(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def _has(path: str, key: str) -> bool:
+    """Whether a file has a key."""
+    node = _content(path)
+    for part in key.split(".") if key else []:
+        if not isinstance(node, Mapping) or part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 def derived(name: str, stage: Mapping, parameters: Mapping) -> tuple[list[str], dict[str, list[str]]]:
@@ -254,46 +277,46 @@ def _flow(name: str, values: Iterable[str], brackets: str, indent: str) -> str:
     """A list or a mapping in YAML's flow style, behind its name."""
     quoted = [re.sub(r"([^\s:\[]*\$\{[^:,\]]*)", r'"\1"', value) for value in values]
     text = f"{name} {brackets[0]}{', '.join(quoted)}{brackets[1]}"
-    return textwrap.fill(text, 120, initial_indent=indent, subsequent_indent=f"{indent}    ", break_on_hyphens=False)
+    return textwrap.fill(
+        text,
+        120,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
-def _parts(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
-    """The files of a stage: those of the benchmarks and recipes that stand in one directory together."""
-
-    def directory(path: str) -> str:
-        return path if path.count("/") == 1 else path.rpartition("/")[0]
-
-    return [dict(part) for _, part in itertools.groupby(keys.items(), lambda pair: directory(pair[0]))]
+def _groups(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
+    """What several problems have in one directory, of the files of a stage."""
+    directories: dict[str, dict[str, list[str]]] = {}
+    for path, inside in keys.items():
+        directories.setdefault(path.rpartition("/")[0], {})[path] = inside
+    return [part for directory, part in directories.items() if directory != "conf" and len(part) > 1]
 
 
 class _Writer:
     """Writes the sections of the stages; what several of them name stands in the first one, others refer to it."""
 
     def __init__(self, every: Iterable[Mapping[str, list[str]]]):
-        counted = Counter(str(part) for keys in every for part in _parts(keys) if len(part) > 1)
+        counted = Counter(str(group) for keys in every for group in _groups(keys))
         self._shared = {text for text, count in counted.items() if count > 1}
         self._names: dict[str, str] = {}
 
     def sections(self, data: list[str], needed: list[str], keys: Mapping[str, list[str]], indent: str) -> list[str]:
-        """``deps`` and ``params`` of a stage."""
-        return [
-            _flow("deps:", [*data, *needed], "[]", indent),
-            f"{indent}params:",
-            *(self._part(part, f"{indent}  ") for part in _parts(keys)),
-        ]
-
-    def _part(self, part: dict[str, list[str]], indent: str) -> str:
-        if len(part) == 1:
-            ((path, keys),) = part.items()
-            return _flow(f"- {path}:", keys, "[]", indent) if keys else f"{indent}- {path}:"
-        name = "-"
-        if str(part) in self._shared:
-            if str(part) in self._names:
-                return f"{indent}- *{self._names[str(part)]}"
-            group = next(iter(part)).split("/")[1]
-            self._names[str(part)] = f"{group}_{sum(one.startswith(group) for one in self._names.values()) + 1}"
-            name = f"- &{self._names[str(part)]}"
-        return _flow(name, (f"{path}: [{', '.join(keys)}]" for path, keys in part.items()), "{}", indent)
+        """``deps`` and ``params`` of a stage: files with the keys that are read of each, all of a file without keys."""
+        shared = [group for group in _groups(keys) if str(group) in self._shared]
+        own = {path: inside for path, inside in keys.items() if not any(path in group for group in shared)}
+        lines = [_flow("deps:", [*data, *needed], "[]", indent), f"{indent}params:"]
+        for group in [own] * bool(own) + shared:
+            name, known = "-", self._names.get(str(group))
+            if group in shared and not known:
+                directory = next(iter(group)).split("/")[-2]
+                self._names[str(group)] = f"{directory}_{len(self._names) + 1}"
+                name = f"- &{self._names[str(group)]}"
+            written = (f"{path}: [{', '.join(inside)}]" for path, inside in group.items())
+            lines.append(f"{indent}  - *{known}" if known else _flow(name, written, "{}", f"{indent}  "))
+        return lines
 
 
 def rewritten(text: str, parameters: Mapping) -> str:
