@@ -20,6 +20,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	touch $@
 
 repro: venv
+	$(BIN)/python -m pipelines.dependencies --write
 	. $(BIN)/activate && IPBASIS_PIPELINE_RUN=repro-$$(date +%Y%m%d-%H%M%S)-$$$$ dvc repro
 	$(BIN)/python -m pipelines.report.readme
 

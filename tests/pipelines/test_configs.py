@@ -138,8 +138,9 @@ def test_a_new_benchmark_is_two_files(tmp_path, profile):
     parsed = benchmark("decay", f"profile={profile}", conf=conf)
     assert parsed.basis.problem == parsed.name == "decay"
     assert [cell.label for cell in cells(parsed)] == [{"noise_percent": 0}, {"noise_percent": 5}]
+    for name in parsed.trained_recipes:
+        basis_settings(parsed.with_recipe(name))
     for recipe in parsed.recipes.values():
-        TrainingSettings(**recipe.offline["training"])
         solver_of(recipe)
     assert parsed.budget.queries == {"smoke": 5}.get(profile, 50)
 
@@ -219,7 +220,7 @@ def test_every_variant_of_the_training_differs_from_the_base_and_instantiates():
         with initialize_config_dir(str(CONF), version_base=None):
             overrides = ["study=training", "problem=quantum_oscillator", f"+variant={name}"]
             job = parsed_job(compose("config", overrides))
-        TrainingSettings(**job.chosen.offline["training"])
+        basis_settings(job)
         chosen[name] = job.chosen.offline
         labels.add(job.study.label)
     assert chosen["base"] == benchmark("quantum_oscillator").chosen.offline
