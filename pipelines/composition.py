@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 WHOLE = ""  # in place of a key: all of a file
 _INNERMOST = re.compile(r"\$\{([^${}]+)\}")
@@ -67,9 +68,11 @@ class Composition:
         conf: directory of the configuration.
         name: of the configuration.
         overrides: as on the command line, without sweeps.
+        merged: by the first part of a key, further places where its value may come from; the code merges them.
     """
 
-    def __init__(self, conf: Path, name: str, overrides: Sequence[str]):
+    def __init__(self, conf: Path, name: str, overrides: Sequence[str], merged: Mapping[str, Sequence[str]] = {}):
+        self._merged = merged
         with initialize_config_dir(str(conf), version_base=None):
             self._config = compose(name, list(overrides))
             loader = GlobalHydra.instance().config_loader()
@@ -84,9 +87,12 @@ class Composition:
                 self.sources.append(Source(path.relative_to(conf.parent).as_posix(), entry.package or "", values))
 
     def value(self, key: str) -> Any:
-        """The value of a key, interpolations resolved; None if there is none."""
-        found = OmegaConf.select(self._config, key)
-        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        """The value of a key; None if there is none, or if it refers to what the code merges."""
+        try:
+            found = OmegaConf.select(self._config, key)
+        except OmegaConfBaseException:
+            return None
+        return OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found
 
     def own_keys(self) -> list[str]:
         """Keys that the files without a place of their own put at the top."""
@@ -126,6 +132,11 @@ class Composition:
 
     def _follow(self, key: str, keys: set[str]) -> None:
         """Add a key, and those that its value refers to."""
+        first, _, rest = key.partition(".")
+        for place in self._merged.get(first, ()):
+            named, resolved = self._references(place)
+            for other in [*named, self._nearest(f"{resolved}.{rest}" if rest else resolved)]:
+                self._follow(other, keys)
         parts, node = key.split("."), self._raw
         for position, part in enumerate(parts):
             if not isinstance(node, Mapping):  # the value is a part of what stands for it here
@@ -144,6 +155,16 @@ class Composition:
                 for other in self._references(text)[0]:
                     self._follow(other, keys)
 
+    def _nearest(self, key: str) -> str:
+        """A key, or where there is no such one, the nearest one above it: that it is absent is read there."""
+        found, node = [], self._raw
+        for part in key.split("."):
+            if not isinstance(node, Mapping) or part not in node:
+                break
+            found.append(part)
+            node = node[part]
+        return ".".join(found)
+
     def _references(self, text: str) -> tuple[list[str], str]:
         """The keys that a text refers to, from the innermost to the outermost, and the text with their values."""
         keys = []
@@ -151,7 +172,7 @@ class Composition:
             if match[1].startswith("."):
                 raise ValueError(f"{match[0]}: interpolations are followed from the top; name the whole key")
             resolver, *arguments = re.split("[:,]", match[1])
-            keys += [key.split("[")[0] for key in arguments or [resolver] if self.value(key) is not None]
+            keys += [key.split("[")[0] for key in arguments or [resolver]]
             text = text.replace(match[0], "" if arguments else str(self.value(match[1])))
         return keys, text
 

@@ -17,7 +17,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ ROOT = Path(__file__).parents[1]
 CODE = ("pipelines/", "src/")
 # no result depends on what hands it on, nor on the error by which a stage ends without one
 _NO_RESULT = {"ipbasis.tracking", "ipbasis.errors"}
-_SETS = tuple(f"observations.{key}" for key in ("number", "layout", "seed", "truth", "sets"))
-_STUDY = tuple(f"observations.*.{key}" for key in ("layout", "noise_kind", "noise_unit", "seed", "truth"))
+# what the code merges, see `pipelines.benchmark.with_budget`
+_MERGED = {"budget": ("standard", "profile.budget", "profile.exceptions.${problem.name}")}
+_POINTS = ("number", "layout", "seed", "truth")
+_QUERIED = ("source", "queries", "noise_seeds", "together", "online")
 
 
 @dataclass(frozen=True)
@@ -43,44 +45,51 @@ class Reads:
     Args:
         keys: see `Composition.read`.
         own: whether all that stands in the files of its entry is read.
-        composes: groups of which a stage composes more than its command says, and the keys that list their values.
+        benchmarks: the key that names the benchmarks which a study composes besides.
+        of_benchmarks: keys of those.
     """
 
-    keys: tuple[str, ...]
+    keys: tuple[str, ...] = ()
     own: bool = False
-    composes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    benchmarks: str = ""
+    of_benchmarks: tuple[str, ...] = ()
+
+
+def _study(benchmarks: str, *further: str) -> Reads:
+    keys = (*_keys("observations", "layout", "noise_kind", "noise_unit", "seed", "truth"), *further)
+    return Reads(own=True, benchmarks=benchmarks, of_benchmarks=("problem", *keys))
+
+
+def _keys(above: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{above}.{name}" for name in names)
 
 
 # every stage reads the seed, see `pipelines.common.run_stage`
 READS = {
-    "simulate": Reads(("problem", *_SETS, "budget.queries")),
-    "train": Reads(
-        ("problem", "basis", "offline", "observations.training_label", "recipe.source", "recipes"),
-        composes={"recipe": ("recipes",)},
-    ),
+    "simulate": Reads(("problem", *_keys("observations", *_POINTS, "sets"), "budget.queries")),
+    "train": Reads(("problem", "basis", "recipes.*.source", "recipes.*.offline", "observations.training_label")),
     "offline": Reads(("problem.name",)),
     "query": Reads(
         (
-            *("problem", "basis.problem", "online", "recipe", "recipes", "observations", "threads"),
-            *("budget.queries", "budget.paper_queries", "budget.crossed_queries"),
-        ),
-        composes={"recipe": ("recipes", "observations.further_recipes")},
+            *("problem", "basis.problem", "observations", "threads"),
+            *_keys("recipes.*", *_QUERIED),
+            *_keys("budget", "queries", "paper_queries", "crossed_queries"),
+        )
     ),
     "pinn": Reads(("problem", "baselines.pinn", "observations")),
     "least_squares": Reads(("problem", "baselines.least_squares", "observations")),
     "compare": Reads(
         (
-            *("problem", "basis.problem", "recipes", "observations", "report", "profile.name"),
-            *("budget.queries", "budget.paper_queries", "budget.online.steps.paper_recipe"),
-            "profile.problems.${basis.problem}.offline.steps.paper_recipe",
+            *("problem", "basis.problem", "recipes.*.source", "observations", "report", "profile.name"),
+            *_keys("budget", "queries", "paper_queries", "offline.steps", "online.steps"),
         )
     ),
     "derivatives": Reads(("problems",), own=True),
-    "published_data": Reads(("problems", *_STUDY, "observations.*.number"), own=True),
-    "accuracy_limit": Reads(("problems", *_STUDY), own=True),
-    "convergence_basin": Reads(("problems", *_STUDY), own=True),
-    "throughput": Reads(("problems", *_STUDY), own=True),
-    "basis_quality": Reads(("problems", *_STUDY), own=True),
+    "published_data": _study("cases", *_keys("observations", "number", "sets")),
+    "accuracy_limit": _study("drawn"),
+    "convergence_basin": _study("drawn"),
+    "throughput": _study("drawn"),
+    "basis_quality": _study("drawn"),
 }
 
 Key = tuple[str, str]  # path of a configuration file, and key in it
@@ -166,33 +175,31 @@ def _jobs(overrides: list[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*swept)]
 
 
-def compositions(command: str, reads: Reads) -> list[Composition]:
-    """All that a command composes, job by job, with what its stage composes further."""
+def compositions(command: str, reads: Reads) -> list[tuple[Composition, tuple[str, ...]]]:
+    """All that a command composes, job by job, with the keys that are read of it."""
     _, _, module, *arguments = shlex.split(command)
     name = _config_name(module)
     found = []
     for job in _jobs([text for text in arguments if not text.startswith("--")]):
-        first = _composition(name, tuple(job))
-        found.append(first)
-        for group, keys in reads.composes.items():
-            values = [value for key in keys for value in first.value(key) or []]
-            found += [_composition(name, (*job, f"{group}={value}")) for value in values]
+        entry = _composition(name, tuple(job))
+        found.append((entry, (*reads.keys, *(entry.own_keys() if reads.own else []))))
+        named = entry.value(reads.benchmarks) if reads.benchmarks else []
+        for benchmark in sorted({one["problem"] if isinstance(one, Mapping) else one for one in named}):
+            found.append((_composition("config", (*job, f"problem={benchmark}")), reads.of_benchmarks))
     return found
 
 
 @cache
 def _composition(name: str, overrides: tuple[str, ...]) -> Composition:
-    return Composition(ROOT / "conf", name, overrides)
+    return Composition(ROOT / "conf", name, overrides, _MERGED)
 
 
 def configuration(item: Item) -> set[Key]:
     """The configuration files that a stage composes, each with the keys that it reads."""
-    reads = READS[item.name.split("@")[0]]
     found: dict[str, set[str]] = {}
-    for one in compositions(item.command, reads):
-        own = one.own_keys() if reads.own else []
-        for path, keys in one.read(["seed", *reads.keys, *own]).items():
-            found[path] = found.get(path, set()) | keys
+    for one, keys in compositions(item.command, READS[item.name.split("@")[0]]):
+        for path, inside in one.read(["seed", *keys]).items():
+            found[path] = found.get(path, set()) | inside
     return {(path, key) for path, keys in found.items() for key in outermost(keys)}
 
 
@@ -279,7 +286,7 @@ def _flow(name: str, values: Iterable[str], brackets: str, indent: str) -> str:
     text = f"{name} {brackets[0]}{', '.join(quoted)}{brackets[1]}"
     return textwrap.fill(
         text,
-        120,
+        130,
         initial_indent=indent,
         subsequent_indent=f"{indent}  ",
         break_on_hyphens=False,
