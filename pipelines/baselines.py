@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ipbasis.baselines.fit import Fit, Query
+from ipbasis.baselines.fit import BaselineFit, BaselineQuery
 from ipbasis.errors import InputError
 from ipbasis.evaluation.metrics import parameter_errors, term_errors
 from ipbasis.files import replacing_file
@@ -36,13 +36,13 @@ class KnownQuery:
     cell: Cell
     id: int
     problem: Problem
-    query: Query
+    query: BaselineQuery
     parameters: np.ndarray
     terms: np.ndarray
 
 
 # with what a baseline made of it
-FittedQuery = tuple[KnownQuery, Fit]
+FittedQuery = tuple[KnownQuery, BaselineFit]
 
 
 def baseline_of(benchmark: Benchmark, source: str) -> Baseline:
@@ -82,7 +82,7 @@ def known_queries(benchmark: Benchmark, cell: Cell, observed: Observed, numbers:
         points = rows[list(problem.coordinates)].to_numpy()
         tasks = tasks_of(problem, truth)
         terms = true_terms(problem, tasks, points[None])[0] if problem.unknown_terms else np.empty((len(points), 0))
-        query = Query(points, rows[problem.fields].to_numpy(), np.array(known, dtype=float))
+        query = BaselineQuery(points, rows[problem.fields].to_numpy(), np.array(known, dtype=float))
         yield KnownQuery(cell, truth["query"].item(), problem, query, tasks.parameters[0], terms)
 
 
@@ -93,7 +93,7 @@ def chosen_queries(benchmark: Benchmark, source: str) -> list[KnownQuery]:
 
 
 def fit_all(
-    fit: Callable[[Any, KnownQuery], Fit], jobs: Sequence[tuple[Any, KnownQuery]], workers: int, name: str
+    fit: Callable[[Any, KnownQuery], BaselineFit], jobs: Sequence[tuple[Any, KnownQuery]], workers: int, name: str
 ) -> list[FittedQuery]:
     """Fits of queries, each with settings of its own.
 
@@ -106,7 +106,7 @@ def fit_all(
     return list(zip([known for _, known in jobs], side_by_side(fit, jobs, workers, name), strict=True))
 
 
-def query_row(benchmark: Benchmark, source: str, known: KnownQuery, fit: Fit) -> dict:
+def query_row(benchmark: Benchmark, source: str, known: KnownQuery, fit: BaselineFit) -> dict:
     """Row of one query: the true scored parameters, the errors, the effort."""
     names, scored = list(known.problem.parameters), benchmark.observations.scored
     errors = dict(zip(names, np.abs(fit.parameters - known.parameters), strict=True))

@@ -116,12 +116,12 @@ class PinnBaseline(Baseline):
     """The plain PINN.
 
     Args:
-        levels: of the error, for the time to accuracy.
+        targets: of the error, for the time to accuracy.
         trunk: the network.
         as_published: settings of the published optimiser in the place of ours, to train with both; None for ours alone.
     """
 
-    levels: list[float]
+    targets: list[float]
     trunk: dict[str, Any]
     as_published: dict[str, Any] | None = None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ipbasis.baselines.fit import Fit, Snapshot, best_so_far
+from ipbasis.baselines.fit import BaselineFit, Snapshot, best_so_far
 from ipbasis.features.trunk import TrunkSettings
 from ipbasis.published.pinn import PinnSettings, fit_pinn
 from ipbasis.published.time_to_accuracy import time_to_accuracy
@@ -40,7 +40,7 @@ def optimisers(baseline: PinnBaseline) -> dict[str, Pinn]:
     return found
 
 
-def fit(chosen: Pinn, known: KnownQuery) -> Fit:
+def fit(chosen: Pinn, known: KnownQuery) -> BaselineFit:
     """Train one network on one query."""
     one_thread()
     return fit_pinn(known.problem, chosen.trunk, known.query, chosen.settings)
@@ -55,7 +55,7 @@ def error(scored: Sequence[str], known: KnownQuery, snapshot: Snapshot) -> float
     return float(np.abs(snapshot.parameters - known.parameters)[columns].max())
 
 
-def history(scored: Sequence[str], known: KnownQuery, done: Fit) -> pd.DataFrame:
+def history(scored: Sequence[str], known: KnownQuery, done: BaselineFit) -> pd.DataFrame:
     """The training of one query, the best state so far: ``step``, ``seconds``, ``loss``, ``error``."""
     rows = [(s.step, s.seconds, s.loss, error(scored, known, s)) for s in best_so_far(done.history)]
     return pd.DataFrame(rows, columns=["step", "seconds", "loss", "error"])
@@ -64,7 +64,7 @@ def history(scored: Sequence[str], known: KnownQuery, done: Fit) -> pd.DataFrame
 def training_tables(
     benchmark: Benchmark, fitted: list[FittedQuery], tracker: Tracker, prefix: str = ""
 ) -> dict[str, pd.DataFrame]:
-    """How the trainings went, and seconds and steps until the error stays under each level.
+    """How the trainings went, and seconds and steps until the error stays under each target.
 
     Args:
         benchmark: the benchmark.
@@ -72,13 +72,13 @@ def training_tables(
         tracker: receives the histories.
         prefix: before the names of tables and metrics.
     """
-    levels, scored = benchmark.baselines.pinn.levels, benchmark.observations.scored
+    targets, scored = benchmark.baselines.pinn.targets, benchmark.observations.scored
     histories, reached = [], []
     for known, done in fitted:
         label = {"problem": benchmark.name, "query": known.id}
         trained = history(scored, known, done)
         histories.append(trained.assign(**label, **known.cell.label))
-        times = time_to_accuracy(trained["step"], trained["seconds"], trained["error"], levels)
+        times = time_to_accuracy(trained["step"], trained["seconds"], trained["error"], targets)
         reached.append(pd.DataFrame(label, index=times.index).join(times).assign(**known.cell.label))
         tracker.history(trained.to_dict("records"), prefix=f"{prefix}{known.cell.name}_query_{known.id}_")
     return {

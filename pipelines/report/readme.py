@@ -89,8 +89,8 @@ def accuracy_table() -> str:
     cells = accuracy.groupby(keys, sort=False)
     table = cells[["queries", "identifiable_share"]].first()
     table["error / bound"] = cells["rmse_over_cramer_rao"].median().map("{:.2f}".format)
-    for level, rows in coverage.groupby("level"):
-        table[f"in {100 * level:g} % interval"] = 100 * rows.groupby(keys)["coverage"].mean()
+    for confidence, rows in coverage.groupby("confidence"):
+        table[f"in {100 * confidence:g} % interval"] = 100 * rows.groupby(keys)["coverage"].mean()
     for drawn, rows in false_ok.groupby("drawn", sort=False):
         table[f"wrong but ok, {drawn}"] = 100 * rows.set_index(keys)["false_ok"]
     table["identifiable_share"] = (100 * table["identifiable_share"]).map("{:.0f}".format)

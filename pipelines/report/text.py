@@ -52,8 +52,8 @@ def report(benchmark: Benchmark, tables: Mapping[str, pd.DataFrame], figures: Se
         "## Plain PINN, query by query",
         "One network is trained anew for each query; `ipbasis` rows are the same queries.",
         markdown(tables["pinn"].dropna(axis="columns", how="all")),
-        "Seconds of the PINN until its error falls under a level to stay there, and how many times faster ipbasis is "
-        "where its own error is at most that level:",
+        "Seconds of the PINN until its error falls under a target to stay there, and how many times faster ipbasis is "
+        "where its own error is at most that target:",
         markdown(tables["time_to_accuracy"]),
         "## Basis and solver apart",
         "Each basis with each solver, on the first queries of the first cell: `adam` is the published solver.",

@@ -4,7 +4,7 @@ import hydra
 import pandas as pd
 from omegaconf import DictConfig
 
-from ipbasis.baselines.fit import Fit
+from ipbasis.baselines.fit import BaselineFit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares
 from ipbasis.tracking import Tracker
 from pipelines.baselines import KnownQuery, chosen_queries, fit_all, query_row, write_tables
@@ -14,8 +14,8 @@ from pipelines.common import run_stage
 SOURCE = "least_squares"
 
 
-def fit(settings: LeastSquaresSettings, known: KnownQuery) -> Fit:
-    """Fit one query."""
+def fit(settings: LeastSquaresSettings, known: KnownQuery) -> BaselineFit:
+    """BaselineFit one query."""
     return fit_least_squares(known.problem, known.query, settings)
 
 

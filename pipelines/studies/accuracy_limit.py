@@ -53,7 +53,7 @@ class AccuracyLimit(QueryStudy):
     Args:
         sizes: by problem.
         cells: by problem, each noise with each number of observations.
-        levels: of the intervals.
+        confidences: of the intervals.
         outside: by problem, the wider ranges that queries out of range are drawn from.
         wrong: error bars that an estimate must be off to count as wrong.
         bars: what is aimed at.
@@ -61,7 +61,7 @@ class AccuracyLimit(QueryStudy):
 
     sizes: dict[str, Size]
     cells: dict[str, CrossedCells]
-    levels: list[float]
+    confidences: list[float]
     outside: dict[str, QuerySet]
     wrong: float
     bars: Bars
@@ -170,14 +170,20 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2))) if len(values) else np.nan
 
 
-def coverage_rows(judged: JudgedCell, levels: Sequence[float]) -> list[dict]:
-    """Share of the intervals that hold the truth, by level and parameter, over the identifiable queries."""
+def coverage_rows(judged: JudgedCell, confidences: Sequence[float]) -> list[dict]:
+    """Share of the intervals that hold the truth, by confidence and parameter, over the identifiable queries."""
     rows = []
-    for level in levels:
-        low, high = judged.estimates.intervals(level)
+    for confidence in confidences:
+        low, high = judged.estimates.intervals(confidence)
         inside = ((low <= judged.true) & (judged.true <= high))[judged.scored]
         rows += [
-            {**judged.label, "parameter": name, "level": level, "queries": len(inside), "coverage": _mean(held)}
+            {
+                **judged.label,
+                "parameter": name,
+                "confidence": confidence,
+                "queries": len(inside),
+                "coverage": _mean(held),
+            }
             for name, held in zip(judged.problem.parameters, inside.T, strict=True)
         ]
     return rows
@@ -212,7 +218,7 @@ def rows(study: AccuracyLimit, name: str, number: int) -> dict[str, list[dict]]:
     within = draw(benchmark, study.drawn[name], size.tasks, number)
     for judged in judged_cells(basis, within, noises, size.draws, bounded=True):
         found["accuracy_limit"] += accuracy_rows(judged)
-        found["coverage"] += coverage_rows(judged, study.levels)
+        found["coverage"] += coverage_rows(judged, study.confidences)
         found["false_ok"].append(false_ok_row(judged, "in range", study.wrong))
     outside = out_of_range(draw(benchmark, study.outside[name], size.outside, number))
     for judged in judged_cells(basis, outside, noises, size.draws, bounded=False):

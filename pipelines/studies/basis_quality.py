@@ -32,7 +32,7 @@ class BasisQuality(QueryStudy):
     Args:
         sizes: by problem.
         functions: numbers of them that are measured, beside all that a basis has.
-        levels: of the error, for which the functions are counted.
+        targets: of the error, for which the functions are counted.
         rank_tolerance: directions below this share of the largest do not count in the rank of features.
         cells: of the queries, by problem.
         bars: by problem, the error that is aimed at, and the functions at most.
@@ -40,7 +40,7 @@ class BasisQuality(QueryStudy):
 
     sizes: dict[str, Size]
     functions: list[PositiveInt]
-    levels: list[float]
+    targets: list[float]
     rank_tolerance: float
     cells: dict[str, StudyCell]
     bars: dict[str, dict[str, int | float]]
@@ -84,19 +84,20 @@ def feature_rows(candidate: Candidate, measure: Measure, rank_tolerance: float) 
         }
 
 
-def size_rows(curves: Mapping[str, np.ndarray], levels: Sequence[float]) -> Iterator[dict]:
+def size_rows(curves: Mapping[str, np.ndarray], targets: Sequence[float]) -> Iterator[dict]:
     """How many functions each basis needs for an error, and how many times those of the POD; NaN where it never does.
 
     Args:
         curves: by name of the basis, the error for each number of functions.
-        levels: of the error.
+        targets: of the error.
     """
-    for level in levels:
+    for target in targets:
         needed = {
-            name: np.argmax(curve <= level) + 1 if (curve <= level).any() else np.nan for name, curve in curves.items()
+            name: np.argmax(curve <= target) + 1 if (curve <= target).any() else np.nan
+            for name, curve in curves.items()
         }
         for name, count in needed.items():
-            yield {"basis": name, "relative_l2": level, "functions": count, "times_pod": count / needed["pod"]}
+            yield {"basis": name, "relative_l2": target, "functions": count, "times_pod": count / needed["pod"]}
 
 
 @dataclass(frozen=True)
@@ -197,4 +198,4 @@ def rows_of(study: BasisQuality, name: str) -> dict[str, list[dict]]:
         found["quality"] += quality_rows(candidate, errors)
         found["features"] += feature_rows(candidate, measure, study.rank_tolerance)
         found["online"].append(online_row(candidate, common, errors[common], queries))
-    return {**found, "size": [{"problem": name, **row} for row in size_rows(curves, study.levels)]}
+    return {**found, "size": [{"problem": name, **row} for row in size_rows(curves, study.targets)]}

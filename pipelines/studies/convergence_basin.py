@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from pydantic import PositiveInt
 
-from ipbasis.baselines.fit import Fit
+from ipbasis.baselines.fit import BaselineFit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares, initial_guesses, well_within
 from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.resimulate import fitted_initial_values
@@ -99,13 +99,13 @@ class Case:
     own: Mapping[str, Tasks]
 
 
-def fit(start: Start, known: KnownQuery) -> Fit:
-    """Fit one query from one start."""
+def fit(start: Start, known: KnownQuery) -> BaselineFit:
+    """BaselineFit one query from one start."""
     problem, query = known.problem, known.query
     if not start.held:
         return fit_least_squares(problem, query, start.settings, start.task)
     parameters = start.task.parameters[0]
-    failed = Fit(parameters, np.empty((len(query.points), 0)), np.nan, 0.0, 0)
+    failed = BaselineFit(parameters, np.empty((len(query.points), 0)), np.nan, 0.0, 0)
     if not np.isfinite(parameters).all():
         return failed
     if problem.free_initial:
@@ -183,7 +183,7 @@ def excess(misfit: np.ndarray, best: np.ndarray, noise_std: np.ndarray) -> np.nd
     return np.nan_to_num((misfit - best) / noise_std**2, nan=np.inf)
 
 
-def rows(case: Case, fits: Sequence[tuple[Start, Fit]], most_excess: float) -> list[dict]:
+def rows(case: Case, fits: Sequence[tuple[Start, BaselineFit]], most_excess: float) -> list[dict]:
     """Rows of the table: ours, then least squares from each start.
 
     Args:

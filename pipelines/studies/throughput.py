@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 
-from ipbasis.baselines.fit import Fit
+from ipbasis.baselines.fit import BaselineFit
 from ipbasis.baselines.least_squares import LeastSquaresSettings, fit_least_squares
 from ipbasis.estimates.estimate import estimate
 from ipbasis.evaluation.study_figures import plot_throughput
@@ -110,7 +110,7 @@ def rows(study: Throughput, name: str, layout: str, number: int) -> Iterator[dic
         }
 
 
-def _fits(study: Throughput, queries: Queries, noise: float, few: int) -> list[Fit]:
+def _fits(study: Throughput, queries: Queries, noise: float, few: int) -> list[BaselineFit]:
     """Least squares on the first queries, one after the other."""
     known = known_queries(queries.benchmark, queries.cell(noise), queries.observed(noise), range(few))
     return [fit_least_squares(one.problem, one.query, study.least_squares) for one in known]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from ipbasis.baselines.fit import Query, Snapshot, Stopwatch, best_so_far
+from ipbasis.baselines.fit import BaselineQuery, Snapshot, Stopwatch, best_so_far
 from ipbasis.baselines.least_squares import LeastSquaresSettings, _Model, fit_least_squares
 from ipbasis.features.trunk import TrunkSettings
 from ipbasis.problem.declaration import Problem, Tasks, problem_directory
-from ipbasis.published.pinn import Misfit, Pinn, PinnSettings, TermNetworks, fit_pinn
+from ipbasis.published.pinn import Pinn, PinnMisfit, PinnSettings, PinnTerms, fit_pinn
 from ipbasis.reference.ode import integrate
 from ipbasis.reference.solutions import solutions
 
@@ -25,14 +25,14 @@ def clean(problem, times):
     """A query without noise and its task."""
     tasks = problem.sample_tasks(1, np.random.default_rng(8))
     values = integrate(problem, tasks, times)[0]
-    return Query(times[:, None], values, np.full(len(problem.parameters), np.nan)), tasks
+    return BaselineQuery(times[:, None], values, np.full(len(problem.parameters), np.nan)), tasks
 
 
 def quantum_query(problem, k, count):
     low, high = problem.domain.T
     points = np.random.default_rng(4).uniform(low, high, (count, 2))
     values = solutions(problem, Tasks(np.array([[k]]), np.zeros((1, 0))), points[None])[0]
-    return Query(points, values, np.array([np.nan]))
+    return BaselineQuery(points, values, np.array([np.nan]))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_least_squares_without_one_field_and_some_cells_in_any_order(lotka_volte
     values[:, 1] = np.nan
     values[::7, 0] = np.nan
     order = np.random.default_rng(0).permutation(40)
-    found = fit_least_squares(lotka_volterra, Query(query.points[order], values[order], known), LEAST_SQUARES)
+    found = fit_least_squares(lotka_volterra, BaselineQuery(query.points[order], values[order], known), LEAST_SQUARES)
     assert found.loss < 1e-12
     assert found.parameters == pytest.approx(tasks.parameters[0], abs=1e-5)
 
@@ -115,7 +115,7 @@ def test_least_squares_where_no_start_has_a_solution_fails_without_a_crash():
         equations=["u_t - a*u**2"],
         initial={"u": "5"},
     )
-    query = Query(np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]]), np.array([np.nan]))
+    query = BaselineQuery(np.array([[0.0], [2.0]]), np.array([[5.0], [9.0]]), np.array([np.nan]))
     found = fit_least_squares(exploding, query, LEAST_SQUARES)
     assert np.isnan(found.parameters).all()
     assert np.isnan(found.loss)
@@ -174,7 +174,7 @@ def test_every_part_of_the_loss_vanishes_on_the_exact_solution(lotka_volterra):
     pinn.terms.forward = lambda fields: fields.prod(1, keepdim=True) * torch.tensor([beta, delta])
 
     assert pinn.residual(inner).item() < 1e-8
-    assert Misfit(lotka_volterra, query, PINN, torch.float64)(pinn).item() < 1e-10
+    assert PinnMisfit(lotka_volterra, query, PINN, torch.float64)(pinn).item() < 1e-10
 
 
 def test_initial_and_boundary_conditions_are_part_of_the_loss(quantum_oscillator):
@@ -184,12 +184,14 @@ def test_initial_and_boundary_conditions_are_part_of_the_loss(quantum_oscillator
     with torch.no_grad():
         pinn.readout.zero_()
         pinn.readout[:, -1] = torch.tensor([0.3, -0.2], dtype=torch.float64)  # a constant solution
-    query = Query(np.array([[0.5, 0.0], [1.0, 1.0]]), np.array([[0.3, np.nan], [0.3, -0.2]]), np.array([np.nan]))
+    query = BaselineQuery(
+        np.array([[0.5, 0.0], [1.0, 1.0]]), np.array([[0.3, np.nan], [0.3, -0.2]]), np.array([np.nan])
+    )
     x = np.linspace(-5, 5, 41)
     psi = np.sqrt(2 / np.sqrt(np.pi)) * np.exp(-2 * (x + 2) ** 2 + 0.1j * x)
     initial = np.mean((0.3 - psi.real) ** 2) + np.mean((-0.2 - psi.imag) ** 2)
     boundary = 2 * (0.3**2 + 0.2**2)
-    found = Misfit(quantum_oscillator, query, settings, torch.float64)(pinn)
+    found = PinnMisfit(quantum_oscillator, query, settings, torch.float64)(pinn)
     assert found.item() == pytest.approx(0.5 * (initial + boundary), rel=1e-12)
 
 
@@ -197,7 +199,7 @@ def test_initial_values_that_differ_from_task_to_task_are_not_told(oscillator):
     query, _ = clean(oscillator, np.linspace(0, 3, 10))
     pinn = Pinn(oscillator, TrunkSettings(width=5, depth=2, dtype="float64"), PINN, query.known)
     losses = {
-        weight: Misfit(oscillator, query, PINN.model_copy(update={"condition_weight": weight}), torch.float64)(pinn)
+        weight: PinnMisfit(oscillator, query, PINN.model_copy(update={"condition_weight": weight}), torch.float64)(pinn)
         for weight in (0.0, 1.0)
     }
     assert losses[0.0].item() == losses[1.0].item() > 0
@@ -237,7 +239,7 @@ def test_terms_of_different_fields_have_networks_of_their_own():
             "h": {"of": ["y"], "truth": "y"},
         },
     )
-    networks = TermNetworks(problem, 4, 2, torch.float64)
+    networks = PinnTerms(problem, 4, 2, torch.float64)
     fields = torch.tensor([[1.0, 2.0], [5.0, 2.0], [1.0, 7.0]], dtype=torch.float64)
     f, g, h = networks(fields).T
     assert f[0] == f[1] != f[2]

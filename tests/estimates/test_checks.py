@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ipbasis.estimates.checks import Evidence, judge
+from ipbasis.estimates.checks import Grounds, judge
 from ipbasis.estimates.intervals import intervals
 
 
@@ -20,13 +20,13 @@ def test_intervals_of_estimated_noise_are_wider_for_few_observations():
     assert ends[2] == pytest.approx(1.96, abs=0.01)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
-def test_intervals_cover_what_they_say(level):
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+def test_intervals_cover_what_they_say(confidence):
     """20 000 draws of mean and variance from 6 normal values: the standard error of a share is at most 0.35 %."""
     draws = np.random.default_rng(0).normal(size=(20000, 6))
     mean, std = draws.mean(1, keepdims=True), draws.std(1, ddof=1, keepdims=True) / np.sqrt(6)
-    low, high = intervals(mean, std, np.full(20000, 5.0), level)
-    assert ((low < 0) & (high > 0)).mean() == pytest.approx(level, abs=0.01)
+    low, high = intervals(mean, std, np.full(20000, 5.0), confidence)
+    assert ((low < 0) & (high > 0)).mean() == pytest.approx(confidence, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_statuses(oscillator, changes, status, reason):
         "converged": np.array([True]),
         "noise_given": False,
     }
-    statuses, messages = judge(oscillator, Evidence(**{**base, **changes}))
+    statuses, messages = judge(oscillator, Grounds(**{**base, **changes}))
     assert statuses == [status]
     assert reason in messages[0]

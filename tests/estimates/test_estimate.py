@@ -215,7 +215,7 @@ def test_intervals_at_any_level_agree_with_those_of_the_table(basis, oscillator,
     assert (low < narrow[0]).all()
     assert (narrow[0] < narrow[1]).all()
     assert (narrow[1] < high).all()
-    with pytest.raises(InputError, match="level 95"):
+    with pytest.raises(InputError, match="confidence 95"):
         found.intervals(95)
 
 

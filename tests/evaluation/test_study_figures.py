@@ -40,8 +40,8 @@ def test_accuracy_shows_every_parameter_their_median_the_bound_and_the_aim():
 
 def test_coverage_shows_how_far_each_cell_is_off():
     cells = list(product(PROBLEMS, [1, 5], [20, 100], ["a", "b"], [0.5, 0.95]))
-    table = pd.DataFrame(cells, columns=["problem", "noise_percent", "observations", "parameter", "level"])
-    table = table.assign(queries=400, coverage=table["level"] + np.where(table["parameter"] == "a", 0.01, 0.02))
+    table = pd.DataFrame(cells, columns=["problem", "noise_percent", "observations", "parameter", "confidence"])
+    table = table.assign(queries=400, coverage=table["confidence"] + np.where(table["parameter"] == "a", 0.01, 0.02))
     panels = plot_coverage(table, 0.02).axes
     (line, _, (bars,)) = panels[1].containers[1].lines
     assert list(line.get_ydata()) == pytest.approx([1.5] * 4)

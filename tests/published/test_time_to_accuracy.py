@@ -8,13 +8,13 @@ STEPS = [0, 10, 20, 30, 40]
 SECONDS = [0.0, 1.5, 3.0, 4.5, 6.0]
 
 
-def times(errors, levels):
-    return time_to_accuracy(STEPS, SECONDS, errors, levels)
+def times(errors, targets):
+    return time_to_accuracy(STEPS, SECONDS, errors, targets)
 
 
 def test_a_level_counts_from_where_the_error_stays_under_it():
     table = times([0.05, 0.5, 0.08, 0.2, 0.01], [0.3, 0.1, 0.01])
-    assert list(table["level"]) == [0.3, 0.1, 0.01]
+    assert list(table["target"]) == [0.3, 0.1, 0.01]
     assert list(table["steps"]) == [20, 40, 40]
     assert list(table["seconds"]) == [3.0, 6.0, 6.0]
 

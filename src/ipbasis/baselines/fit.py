@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Query:
+class BaselineQuery:
     """Observations of one query.
 
     Args:
@@ -31,8 +31,8 @@ class Snapshot:
         step: steps done.
         seconds: of training until then.
         loss: there.
-        parameters: (P,), see `Fit`.
-        terms: (n, terms), see `Fit`.
+        parameters: (P,), see `BaselineFit`.
+        terms: (n, terms), see `BaselineFit`.
     """
 
     step: int
@@ -43,7 +43,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Fit:
+class BaselineFit:
     """Outcome of a baseline for one query.
 
     Args:

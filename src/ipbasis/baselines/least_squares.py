@@ -6,7 +6,7 @@ import numpy as np
 import scipy.optimize
 from pydantic import PositiveFloat, PositiveInt
 
-from ipbasis.baselines.fit import Fit, Query, Stopwatch
+from ipbasis.baselines.fit import BaselineFit, BaselineQuery, Stopwatch
 from ipbasis.problem.declaration import Declared, Problem, Tasks
 from ipbasis.reference.sensitivities import linearised_solutions
 from ipbasis.reference.solutions import solutions
@@ -38,7 +38,7 @@ def well_within(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nda
     return np.clip(values, low + margin, high - margin)
 
 
-def initial_guesses(problem: Problem, query: Query) -> np.ndarray:
+def initial_guesses(problem: Problem, query: BaselineQuery) -> np.ndarray:
     """(free initial values,) of an ODE problem: first value and slope seen, or the middle, within its range."""
     order = np.argsort(query.points[:, 0], kind="stable")
     times, guesses = query.points[order, 0], []
@@ -62,7 +62,7 @@ class _Model:
     The unknowns are in units of the width of their ranges.
     """
 
-    def __init__(self, problem: Problem, query: Query, tolerance: float):
+    def __init__(self, problem: Problem, query: BaselineQuery, tolerance: float):
         self.problem, self.query, self._tolerance = problem, query, tolerance
         self._free = np.isnan(query.known)
         self._count = self._free.sum()
@@ -142,9 +142,9 @@ def _best_of(
 
 
 def fit_least_squares(
-    problem: Problem, query: Query, settings: LeastSquaresSettings, start: Tasks | None = None
-) -> Fit:
-    """Fit the parameters and initial values of one query that are not known.
+    problem: Problem, query: BaselineQuery, settings: LeastSquaresSettings, start: Tasks | None = None
+) -> BaselineFit:
+    """BaselineFit the parameters and initial values of one query that are not known.
 
     `scipy.optimize.least_squares` with derivatives by differences. Initial values start from the first
     observations; everything is searched a little beyond its range, and beyond a given start. Unknown terms have
@@ -169,7 +169,7 @@ def fit_least_squares(
     )
     seconds, effort = clock.seconds, model.evaluations
     if best is None:
-        return Fit(np.full(len(query.known), np.nan), np.full((n, terms), np.nan), np.nan, seconds, effort)
+        return BaselineFit(np.full(len(query.known), np.nan), np.full((n, terms), np.nan), np.nan, seconds, effort)
     parameters = model.tasks(best.x[None]).parameters
     found = term_values(problem, parameters, model.fields(best.x[None]))[0]
-    return Fit(parameters[0], found, 2 * best.cost / len(best.fun), seconds, effort)
+    return BaselineFit(parameters[0], found, 2 * best.cost / len(best.fun), seconds, effort)

@@ -12,12 +12,12 @@ from ipbasis.problem.declaration import Problem
 # unless some of the validation tasks were met no better.
 _WORST_PHYSICS = 20.0
 # Share of false alarms of the tests of the data misfit, and of the test whether the fit explains anything.
-_MISFIT_LEVEL, _NOTHING_LEVEL = 1e-6, 1e-3
+_MISFIT_SIGNIFICANCE, _NOTHING_SIGNIFICANCE = 1e-6, 1e-3
 _AT_BOUND = 1e-6  # of a range: closer to a bound is at it
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Grounds:
     """What the status of each query is judged by.
 
     Args:
@@ -65,10 +65,10 @@ def excess_over_chance(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
         squares: (B,) squared misfit in units of the noise's variance.
         freedom: (B,) degrees of freedom.
     """
-    return np.sqrt(squares / chi2.isf(_MISFIT_LEVEL, np.maximum(freedom, 1)))
+    return np.sqrt(squares / chi2.isf(_MISFIT_SIGNIFICANCE, np.maximum(freedom, 1)))
 
 
-def _excess(e: Evidence) -> np.ndarray:
+def _excess(e: Grounds) -> np.ndarray:
     """(B,) how much larger the misfit is than chance allows, as a ratio of root mean squares; 1 or less is fine.
 
     Known noise: chi-squared test of the misfit. Unknown noise: F test of the misfit with the equation
@@ -82,20 +82,20 @@ def _excess(e: Evidence) -> np.ndarray:
         scatter = np.maximum(e.free_misfit / e.free_freedom, e.tolerated**2)
         between = np.maximum(freedom - e.free_freedom, 1)
         ratio = (e.misfit - e.free_misfit) / between / scatter
-        excess = np.sqrt(np.maximum(ratio, 0) / f.isf(_MISFIT_LEVEL, between, np.maximum(e.free_freedom, 1)))
+        excess = np.sqrt(np.maximum(ratio, 0) / f.isf(_MISFIT_SIGNIFICANCE, between, np.maximum(e.free_freedom, 1)))
         return np.where(e.free_freedom >= 1, excess, 0.0)
 
 
-def _explains_nothing(e: Evidence) -> np.ndarray:
+def _explains_nothing(e: Grounds) -> np.ndarray:
     """(B,) whether the fit takes no more of the data than it would of noise: F test against fields of zero."""
     used = np.maximum(e.counts - e.freedom, 1)
     freedom = np.maximum(e.freedom, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (e.total - e.misfit) / used / (e.misfit / freedom)
-    return ratio < f.isf(_NOTHING_LEVEL, used, freedom)
+    return ratio < f.isf(_NOTHING_SIGNIFICANCE, used, freedom)
 
 
-def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
+def judge(problem: Problem, e: Grounds) -> tuple[list[str], list[str]]:
     """Status and message of each query; the first that applies of
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
@@ -104,7 +104,7 @@ def judge(problem: Problem, e: Evidence) -> tuple[list[str], list[str]]:
 
     Args:
         problem: gives the ranges.
-        e: the evidence.
+        e: the grounds.
     """
     names, (lowest, highest) = list(problem.parameters), problem.parameter_ranges.T
     free = ~e.known

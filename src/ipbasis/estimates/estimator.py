@@ -114,7 +114,7 @@ class Estimator:
         """Table and fit after re-simulation and, if asked for, polish of the queries where that converges."""
         again = resimulate(self.basis, fit)
         # in the units of the fields, unless standard deviations came with the observations
-        scaled = fit.own.cells is not None and fit.batch.std is None
+        scaled = fit.own.by_observation is not None and fit.batch.std is None
         table = with_resimulation(table, again)
         table[COLUMN] *= table["noise_std"] if scaled else 1.0
         if not self.options.polish:

@@ -24,8 +24,8 @@ class Resimulation:
     Args:
         tasks: the estimates as tasks (B), initial values from the fitted solutions.
         rms: (B,) root mean square of data minus re-simulation over the observed values, in units of the given
-            standard deviations of the cells if there are any, else in that of the fields; NaN where the reference
-            has no solution.
+            standard deviations of the observations if there are any, else in that of the fields; NaN where the
+            reference has no solution.
         excess: (B,) how much larger the misfit is than noise and basis explain, as a ratio of root mean squares; 1 or
             less is fine.
     """

@@ -70,13 +70,15 @@ class Estimates:
         variance = np.einsum("nk,qfkl,nl->qnf", features, self.covariances, features, optimize=True)
         return np.sqrt(variance.clip(0))
 
-    def intervals(self, level: float) -> tuple[np.ndarray, np.ndarray]:
+    def intervals(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
         """Low and high ends (queries, P) of the intervals that hold the true parameters with this probability."""
-        if not 0 < level < 1:
-            raise InputError(f"level {level:g}: the probability of an interval lies between 0 and 1, such as 0.9")
+        if not 0 < confidence < 1:
+            raise InputError(
+                f"confidence {confidence:g}: the probability of an interval lies between 0 and 1, such as 0.9"
+            )
         names = list(self.basis.problem.parameters)
         std = self.table[[f"{name}_std" for name in names]].to_numpy()
-        return intervals(self.table[names].to_numpy(), std, self.freedom, level)
+        return intervals(self.table[names].to_numpy(), std, self.freedom, confidence)
 
     def terms(self, points: np.ndarray) -> np.ndarray:
         """Unknown terms along the fitted solutions at points (n, d): (queries, n, terms)."""

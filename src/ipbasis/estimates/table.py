@@ -1,4 +1,4 @@
-"""The table of the estimates of a batch, and the evidence that their status is judged by."""
+"""The table of the estimates of a batch, and the grounds that their status is judged by."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ipbasis.estimates.checks import Evidence, judge
+from ipbasis.estimates.checks import Grounds, judge
 from ipbasis.estimates.intervals import correlations, intervals
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
@@ -32,7 +32,7 @@ def estimates_table(basis: Basis, fit: Fit, ends: Ends | None = None, trained: b
     problem, solution, priors = basis.problem, fit.solution, priors_of(basis.problem)
     values, std = solution.parameters.numpy(), _std(fit)
     low, high = _within_bounds(fit, priors, ends or intervals(values, std, _freedom(fit)))
-    statuses, messages = judge(problem, _evidence(basis, fit, priors, (low, high), trained))
+    statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained))
     columns: dict[str, object] = {"query": fit.batch.queries}
     for j, name in enumerate(problem.parameters):
         parts = zip(SUFFIXES, (values, std, low, high), strict=True)
@@ -77,14 +77,14 @@ def _noise_std(fit: Fit) -> np.ndarray:
     return np.sqrt(np.nansum(counts * fit.noise_std.numpy() ** 2, axis=1) / counts.sum(1))
 
 
-def _evidence(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) -> Evidence:
+def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) -> Grounds:
     """What the statuses are judged by; misfits in units of the weights of the fit's noise."""
     batch, solution, known = fit.batch, fit.solution, _known(fit)
     weights = fit.noise.weights(torch.as_tensor(batch.observed))
     counts = batch.observed.sum((1, 2))
     weight = np.sqrt(weights.square().sum((1, 2)).numpy() / counts)
     low, high = ends if trained else (np.full_like(ends[0], -np.inf), np.full_like(ends[1], np.inf))
-    return Evidence(
+    return Grounds(
         estimates=solution.parameters.numpy(),
         std=_std(fit),
         low=low,

@@ -103,32 +103,32 @@ def plot_accuracy(table: pd.DataFrame, bar: float) -> Figure:
 
 
 def plot_coverage(table: pd.DataFrame, slack: float) -> Figure:
-    """Observed less nominal coverage of the intervals by level, one panel per problem.
+    """Observed less nominal coverage of the intervals by confidence, one panel per problem.
 
     Args:
-        table: columns ``problem``, ``noise_percent``, ``observations``, ``parameter``, ``level``, ``queries``,
+        table: columns ``problem``, ``noise_percent``, ``observations``, ``parameter``, ``confidence``, ``queries``,
             ``coverage``.
-        slack: how far off the coverage of the highest level may be.
+        slack: how far off the coverage of the highest confidence may be.
     """
     figure, panels = _by_problem(table)
-    levels = sorted(table["level"].unique())
+    confidences = sorted(table["confidence"].unique())
     for axes, rows in panels:
         cells = rows[["noise_percent", "observations"]].drop_duplicates()
         places = np.arange(len(cells))
-        for number, level in enumerate(levels):
-            some = rows[rows["level"] == level].groupby(["noise_percent", "observations"], sort=False)
-            off = 100 * (some["coverage"].mean() - level)
+        for number, confidence in enumerate(confidences):
+            some = rows[rows["confidence"] == confidence].groupby(["noise_percent", "observations"], sort=False)
+            off = 100 * (some["coverage"].mean() - confidence)
             # of a binomial share; the parameters of one query are not independent and count once
-            error = 196 * np.sqrt(level * (1 - level) / some["queries"].first())
+            error = 196 * np.sqrt(confidence * (1 - confidence) / some["queries"].first())
             axes.errorbar(
-                places + 0.22 * (number - (len(levels) - 1) / 2),
+                places + 0.22 * (number - (len(confidences) - 1) / 2),
                 off,
                 error,
                 linestyle="",
                 color=_COLOURS[number],
                 marker=_MARKERS[number],
                 capsize=2,
-                label=f"{100 * level:g} % interval",
+                label=f"{100 * confidence:g} % interval",
             )
         axes.axhline(0, color="black", linewidth=1)
         axes.axhspan(-100 * slack, 100 * slack, color="black", alpha=0.08, label=f"within {100 * slack:g} points")
@@ -136,7 +136,7 @@ def plot_coverage(table: pd.DataFrame, slack: float) -> Figure:
         axes.set_xticks(places, names, fontsize=8)
         axes.set_xlabel("noise, and observations per query")
     panels[0][0].set_ylabel("observed less nominal coverage\n(percentage points)")
-    _legend(figure, len(levels) + 1)
+    _legend(figure, len(confidences) + 1)
     figure.suptitle(
         "How often the intervals of ipbasis hold the truth (mean of the parameters; bars: what chance allows)",
         fontsize=11,

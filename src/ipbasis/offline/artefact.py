@@ -53,7 +53,7 @@ class Accuracy(Declared):
     by_range: dict[str, list[PositiveFloat | None]] = {}
 
     @property
-    def level(self) -> float:
+    def usual_residual(self) -> float:
         """The usual relative residual: where few tasks are hard, they do not count."""
         return self.median_residual or self.residual
 

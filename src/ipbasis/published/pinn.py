@@ -8,7 +8,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ipbasis.baselines.fit import Fit, Query, Snapshot, Stopwatch, best_so_far
+from ipbasis.baselines.fit import BaselineFit, BaselineQuery, Snapshot, Stopwatch, best_so_far
 from ipbasis.features.quadrature import equispaced
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.offline.operators import conditions
@@ -50,7 +50,7 @@ class PinnSettings(Declared):
     seed: int
 
 
-class TermNetworks(nn.Module):
+class PinnTerms(nn.Module):
     """The unknown terms as functions of the fields: one tanh network for all terms of the same fields.
 
     Args:
@@ -106,7 +106,7 @@ class Pinn(nn.Module):
         self.register_buffer("known", torch.as_tensor(known, dtype=dtype))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.terms = TermNetworks(problem, settings.term_width, settings.term_depth, dtype)
+            self.terms = PinnTerms(problem, settings.term_width, settings.term_depth, dtype)
         self._system = system = problem.system
         notation = problem.notation
         used = {symbol for residual in system.residuals for symbol in residual.free_symbols}
@@ -139,7 +139,7 @@ class Pinn(nn.Module):
         return parameters.double().numpy(), terms.double().numpy()
 
 
-class Misfit:
+class PinnMisfit:
     """What a solution is held to besides the equation: the observations and the conditions.
 
     Only conditions that are the same for every task count; initial values that differ from task to task are
@@ -152,7 +152,7 @@ class Misfit:
         dtype: number type.
     """
 
-    def __init__(self, problem: Problem, query: Query, settings: PinnSettings, dtype: torch.dtype):
+    def __init__(self, problem: Problem, query: BaselineQuery, settings: PinnSettings, dtype: torch.dtype):
         self.observed = torch.tensor(query.points, dtype=dtype)
         values = torch.tensor(query.values, dtype=dtype)
         self._targets = values.nan_to_num()
@@ -228,7 +228,9 @@ def _lbfgs(model: Pinn, loss: Callable[[], Tensor], settings: PinnSettings, reco
     return done
 
 
-def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, settings: PinnSettings) -> Fit:
+def fit_pinn(
+    problem: Problem, trunk_settings: TrunkSettings, query: BaselineQuery, settings: PinnSettings
+) -> BaselineFit:
     """Train network, parameters and unknown terms on one query.
 
     Loss: physics_weight × mean squared residual + condition_weight × mean squared misfit to initial and
@@ -246,7 +248,7 @@ def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, sett
     model = Pinn(problem, trunk_settings, settings, query.known)
     dtype = model.trunk.domain.dtype
     collocation = equispaced(problem.domain, settings.collocation_points, dtype)
-    misfit = Misfit(problem, query, settings, dtype)
+    misfit = PinnMisfit(problem, query, settings, dtype)
     history: list[Snapshot] = []
 
     def loss(points: Tensor | None = collocation) -> Tensor:
@@ -262,4 +264,4 @@ def fit_pinn(problem: Problem, trunk_settings: TrunkSettings, query: Query, sett
     steps = settings.steps + _lbfgs(model, loss, settings, record)
     record(steps)
     kept = best_so_far(history)[-1]
-    return Fit(kept.parameters, kept.terms, kept.loss, kept.seconds, steps, history)
+    return BaselineFit(kept.parameters, kept.terms, kept.loss, kept.seconds, steps, history)

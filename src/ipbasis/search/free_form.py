@@ -54,7 +54,7 @@ class FreeFormSearch(OnPhysics):
         """Fits of a batch, and its terms."""
         basis, problem = self.basis, self.basis.problem
         total = noise.with_basis_error(basis_error(basis, batch))
-        online = assemble(basis, self.physics, batch, total.cells)
+        online = assemble(basis, self.physics, batch, total.by_observation)
         smoothed = smooth(online, total.by_query)
         points = equispaced(problem.domain, _TERM_POINTS ** len(problem.domain), torch.float64)
         found = free_terms(problem, self.physics.at(basis, points), smoothed, online.known)

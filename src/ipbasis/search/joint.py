@@ -580,7 +580,7 @@ class _Limits:
     def of(cls, online: Online, physics: PointwisePhysics) -> "_Limits":
         """Those of a batch, by the functions in which the equations are given."""
         accuracy, size = physics.accuracy, online.amplitude
-        return cls(accuracy.floor * size * online.weight, accuracy.level * size, accuracy.residual * size)
+        return cls(accuracy.floor * size * online.weight, accuracy.usual_residual * size, accuracy.residual * size)
 
 
 @dataclass(frozen=True)

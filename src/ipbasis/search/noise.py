@@ -1,7 +1,7 @@
 """How observations scatter about the fields: the size of the noise, and its kind.
 
-The size is one of three types: `Estimated`, `ByQuery` (one number for all observations of a query) and `ByCell` (one
-for each observation). Solvers are given the noise together with the error of the basis, see `with_basis_error`.
+The size is one of three types: `Estimated`, `ByQuery` (one number for all observations of a query) and `ByObservation`
+(one for each). Solvers are given the noise together with the error of the basis, see `with_basis_error`.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Estimated:
     """Not known: one standard deviation for all observations of a query, as its misfit tells."""
 
     given = False
-    cells = by_query = None
+    by_observation = by_query = None
 
     def with_basis_error(self, error: Tensor) -> "Estimated":
         """The same: a misfit holds the error of the basis already."""
@@ -52,7 +52,7 @@ class ByQuery:
 
     by_query: Tensor
     given = True
-    cells = None
+    by_observation = None
 
     def with_basis_error(self, error: Tensor) -> "ByQuery":
         """The standard deviation of the errors together, that of the basis being (B,)."""
@@ -68,35 +68,35 @@ class ByQuery:
 
 
 @dataclass(frozen=True)
-class ByCell:
+class ByObservation:
     """One standard deviation for each observation, which is the unit of its misfit.
 
     Args:
-        cells: (B, n, F), 1 where nothing was observed.
+        by_observation: (B, n, F), 1 where nothing was observed.
     """
 
-    cells: Tensor
+    by_observation: Tensor
     given = True
 
     @property
     def by_query(self) -> Tensor:
         """(B,) the noise in units of the standard deviations."""
-        return torch.ones(len(self.cells), dtype=self.cells.dtype, device=self.cells.device)
+        return torch.ones(len(self.by_observation), dtype=self.by_observation.dtype, device=self.by_observation.device)
 
-    def with_basis_error(self, error: Tensor) -> "ByCell":
+    def with_basis_error(self, error: Tensor) -> "ByObservation":
         """The standard deviations of the errors together, that of the basis being (B,)."""
-        return ByCell((self.cells.square() + error[:, None, None].square()).sqrt())
+        return ByObservation((self.by_observation.square() + error[:, None, None].square()).sqrt())
 
     def weights(self, observed: Tensor) -> Tensor:
         """(B, n, F) weights of the observations in the misfit; zero where nothing was observed."""
-        return torch.where(observed, 1 / self.cells, 0.0)
+        return torch.where(observed, 1 / self.by_observation, 0.0)
 
     def by_field(self, observed: Tensor) -> Tensor:
         """(B, F) root mean square; NaN where nothing was observed."""
-        return self.cells.masked_fill(~observed, torch.nan).square().nanmean(1).sqrt()
+        return self.by_observation.masked_fill(~observed, torch.nan).square().nanmean(1).sqrt()
 
 
-Noise = Estimated | ByQuery | ByCell
+Noise = Estimated | ByQuery | ByObservation
 
 
 def noise_on(noise: Noise, device: torch.device) -> Noise:
@@ -114,14 +114,14 @@ def noise_of(batch: Batch, noise_std: NoiseStd, names: list[str], alike: bool) -
         alike: whether one number is the standard deviation of every observation, not a share of the field.
     """
     if batch.std is not None:
-        return ByCell(torch.as_tensor(batch.std).where(torch.as_tensor(batch.observed), 1.0))
+        return ByObservation(torch.as_tensor(batch.std).where(torch.as_tensor(batch.observed), 1.0))
     if noise_std is None:
         return Estimated()
     if alike and not isinstance(noise_std, Mapping):
         return ByQuery(torch.full((len(batch.queries),), float(noise_std), dtype=torch.float64))
     by_field = noise_std if isinstance(noise_std, Mapping) else dict.fromkeys(names, noise_std)
     row = torch.tensor([by_field.get(field, torch.nan) for field in names], dtype=torch.float64)
-    return ByCell(row.expand(batch.values.shape).where(torch.as_tensor(batch.observed), 1.0))
+    return ByObservation(row.expand(batch.values.shape).where(torch.as_tensor(batch.observed), 1.0))
 
 
 def check_noise_std(noise_std: NoiseStd, observations: Observations) -> None:

@@ -14,7 +14,7 @@ _SCALE_ROUNDS, _SCALE_SETTLED = (
     1e-4,
 )  # of Huber's proposal 2, a fixed point: at most, and relative change at its end
 # Fields have noise of one size unless that has less than this probability, or one of them has fewer observations
-_EQUAL_LEVEL, _FEWEST = 0.05, 10
+_EQUAL_SIGNIFICANCE, _FEWEST = 0.05, 10
 
 
 @dataclass(frozen=True)
@@ -101,5 +101,5 @@ def _unequal(variances: Tensor, freedom: Tensor, counts: Tensor) -> Tensor:
     statistic = total * mean.log() - (share * variances.log()).sum(1)
     others = (groups - 1).clamp_min(1)
     statistic = statistic / (1 + ((seen / share.clamp_min(1.0)).sum(1) - 1 / total) / (3 * others))
-    limit = torch.as_tensor(chi2.isf(_EQUAL_LEVEL, others.numpy()))
+    limit = torch.as_tensor(chi2.isf(_EQUAL_SIGNIFICANCE, others.numpy()))
     return (statistic > limit) & (groups > 1) & ((counts >= _FEWEST) | ~seen).all(1)

@@ -26,7 +26,7 @@ from torch import Tensor
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.search.assemble import amplitude, observed_features
-from ipbasis.search.noise import BOUND, ByCell, ByQuery, Errors, Estimated, Noise, basis_error
+from ipbasis.search.noise import BOUND, ByObservation, ByQuery, Errors, Estimated, Noise, basis_error
 from ipbasis.search.residuals import Residuals, estimated_noise
 from ipbasis.search.rows import put, select
 from ipbasis.search.solution import Solution
@@ -62,8 +62,8 @@ class Fit:
 
     solution: Solution
     batch: Batch
-    noise: ByQuery | ByCell
-    own: ByQuery | ByCell
+    noise: ByQuery | ByObservation
+    own: ByQuery | ByObservation
     noise_std: Tensor
     noise_given: bool
     terms: Terms | None = None
@@ -102,7 +102,7 @@ def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, solv
     features = observed_features(basis, batch)
     if not errors.ordinary:
         first = _first_noise(batch, noise, errors).with_basis_error(basis_error(basis, batch))
-        started = _Started(solve(batch, first, features), first.cells, torch.ones(len(batch.queries)) > 0)
+        started = _Started(solve(batch, first, features), first.by_observation, torch.ones(len(batch.queries)) > 0)
         return _rounds(basis, batch, noise, errors, solve, features, started)
     total = noise.with_basis_error(basis_error(basis, batch))
     solution = solve(batch, total, features)
@@ -114,7 +114,7 @@ def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, solv
         part = batch.select(lost.numpy())
         large = _first_noise(part, noise, errors).with_basis_error(basis_error(basis, part))
         put(solution, lost, solve(part, large, _of(features, lost)))
-        std[lost] = large.cells
+        std[lost] = large.by_observation
     return _rounds(basis, batch, noise, errors, solve, features, _Started(solution, std, lost))
 
 
@@ -149,7 +149,7 @@ def _rounds(
             break
         own, part, before, here = select(following, rows), batch.select(rows.numpy()), fitted[rows], _of(features, rows)
         pseudo = replace(part, values=own.values.numpy())
-        again, last = solve(pseudo, ByCell(own.std), here), solution.parameters[rows]
+        again, last = solve(pseudo, ByObservation(own.std), here), solution.parameters[rows]
         now = _fitted(here, again)
         again = replace(again, iterations=again.iterations + solution.iterations[rows])
         put(solution, rows, again)
@@ -172,7 +172,7 @@ def _rounds(
         solution, misfit=misfit, free_misfit=solution.free_misfit / unit, noise_std=torch.ones_like(unit)
     )
     by_field = noise.by_field(torch.as_tensor(batch.observed)) if noise.given else used.noise_std
-    held = ByCell(used.std)
+    held = ByObservation(used.std)
     return Fit(solution, replace(batch, values=used.values.numpy()), held, held, by_field, noise.given)
 
 
@@ -181,16 +181,16 @@ def _of(features: Tensor, rows: Tensor) -> Tensor:
     return features if len(features) == 1 else features[rows]
 
 
-def _first_noise(batch: Batch, noise: Noise, errors: Errors) -> ByCell:
+def _first_noise(batch: Batch, noise: Noise, errors: Errors) -> ByObservation:
     """A batch's noise to find a first fit with.
 
     As if it were known: where it is estimated a fit that follows every observation can seem best.
     """
     values = torch.as_tensor(batch.values)
-    given = isinstance(noise, ByCell)
+    given = isinstance(noise, ByObservation)
     if errors.noise == "lognormal":
-        return ByCell(values * (noise.cells if given else _FIRST_NOISE))
-    return noise if given else ByCell((_FIRST_NOISE * amplitude(batch))[:, None, None].expand(values.shape))
+        return ByObservation(values * (noise.by_observation if given else _FIRST_NOISE))
+    return noise if given else ByObservation((_FIRST_NOISE * amplitude(batch))[:, None, None].expand(values.shape))
 
 
 def _fitted(features: Tensor, solution: Solution) -> Tensor:
@@ -244,8 +244,8 @@ def _round(
         counts=counts,
         freedom=counts - torch.minimum(used, counts),
     )
-    if isinstance(noise, ByCell):
-        variance, noise_std = noise.cells.square() * residuals.unit, noise.by_field(observed)
+    if isinstance(noise, ByObservation):
+        variance, noise_std = noise.by_observation.square() * residuals.unit, noise.by_field(observed)
     else:
         estimated, separate = estimated_noise(basis.record.accuracy, residuals, separate)
         variance = estimated[:, None] * residuals.unit

@@ -153,7 +153,7 @@ class LeastSquares(OnPhysics):
         with nullcontext() if device.type == "cpu" else device:
             noise = noise_on(noise, device)
             functions = observed_features(basis, batch) if functions is None else functions.to(device)
-            assembled = partial(assemble, basis, batch=batch, std=noise.cells, features=functions)
+            assembled = partial(assemble, basis, batch=batch, std=noise.by_observation, features=functions)
             if isinstance(self.physics, AffinePhysics):
                 solution = gauss_newton(assembled(self.physics), basis.record.accuracy, self.settings, noise.by_query)
             else:

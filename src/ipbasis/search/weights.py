@@ -29,7 +29,7 @@ def balanced_weight(online: Online, data: Tensor) -> Tensor:
 
 
 def weights_for(online: Online, std: Tensor, accuracy: Accuracy, physics_weight: float | None) -> Weights:
-    """Weights for a noise level: physics by the residual that the basis reaches on its own solutions.
+    """Weights for a noise: physics by the residual that the basis reaches on its own solutions.
 
     The residual of the best solution in the basis is taken as random with that root mean square in each of
     the N directions that the readouts can change.

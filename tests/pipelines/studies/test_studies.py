@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from stages import CONF, Recorder, benchmark, study
 
-from ipbasis.baselines.fit import Fit
+from ipbasis.baselines.fit import BaselineFit
 from ipbasis.baselines.least_squares import LeastSquaresSettings
 from ipbasis.estimates.estimate import estimate
 from ipbasis.problem.declaration import Tasks
@@ -82,9 +82,9 @@ class Stub:
     def __init__(self, table, half_width):
         self.table, self._half_width = table, half_width
 
-    def intervals(self, level):
+    def intervals(self, confidence):
         middle = self.table[["a", "b"]].to_numpy()
-        return middle - self._half_width * level, middle + self._half_width * level
+        return middle - self._half_width * confidence, middle + self._half_width * confidence
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_misfit_of_parameters_is_that_of_their_best_solution(name):
 
 def test_rows_compare_every_fit_with_the_one_from_the_truth():
     def loss(value):
-        return Fit(np.zeros(1), np.zeros((10, 0)), value, 0.1, 1)
+        return BaselineFit(np.zeros(1), np.zeros((10, 0)), value, 0.1, 1)
 
     asked = SimpleNamespace(query=SimpleNamespace(values=np.zeros((10, 2))))
     nothing, noise_std = Tasks(np.zeros((3, 1)), np.zeros((3, 0))), np.array([1.0, 1.0, 2.0])
@@ -224,7 +224,7 @@ def test_accuracy_limit_writes_its_tables_and_figures(place):
     assert accuracy["parameter"].tolist() == ["a1", "a2", "a3"]
     assert accuracy["queries"].iloc[0] == pytest.approx(200 * accuracy["identifiable_share"].iloc[0])
     assert (accuracy["rmse_over_cramer_rao"] < 1.5).all()
-    assert set(coverage["level"]) == {0.5, 0.9, 0.95}
+    assert set(coverage["confidence"]) == {0.5, 0.9, 0.95}
     assert false_ok["drawn"].tolist() == ["in range", "out of range"]
     assert (place / "figures" / "accuracy_limit.png").stat().st_size > 10_000
     assert len(tracker.paths) == 5
