@@ -3,9 +3,10 @@
     python -m pipelines.dependencies --write    # after a new import, a new file in conf/, a new stage
     python -m pipelines.dependencies            # exit 1 and the difference where dvc.yaml says something else
 
-Commands, outputs and the data that stages hand to one another are written by hand, and which values a stage reads: in
-the table `READS`. Values that are read through an interpolation (budgets of the profile) are found. What is composed
-but not read, as the baselines in a training, is no dependency.
+Commands, outputs and the data that stages hand to one another are written by hand, but for the outputs of stages that
+do all problems (`pipelines.dvc_yaml.OUTS`); and which values a stage reads, in the table `READS`. Values that are read through
+an interpolation (budgets of the profile) are found. What is composed but not read, as the baselines in a training, is
+no dependency.
 """
 
 import ast
@@ -14,9 +15,7 @@ import itertools
 import re
 import shlex
 import sys
-import textwrap
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,9 +26,9 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipelines.composition import WHOLE, Composition, below, outermost
+from pipelines.dvc_yaml import with_sections
 
 ROOT = Path(__file__).parents[1]
-CODE = ("pipelines/", "src/")
 # no result depends on what hands it on, nor on the error by which a stage ends without one
 _NO_RESULT = {"ipbasis.tracking", "ipbasis.errors"}
 # what the code merges, see `pipelines.benchmark.with_budget`
@@ -280,84 +279,50 @@ def derived(name: str, stage: Mapping, parameters: Mapping) -> tuple[list[str], 
     return needed, dict(sorted(keys.items(), key=lambda pair: (pair[0].count("/"), pair[0])))
 
 
-def _flow(name: str, values: Iterable[str], brackets: str, indent: str) -> str:
-    """A list or a mapping in YAML's flow style, behind its name."""
-    quoted = [re.sub(r"([^\s:\[]*\$\{[^:,\]]*)", r'"\1"', value) for value in values]
-    text = f"{name} {brackets[0]}{', '.join(quoted)}{brackets[1]}"
-    return textwrap.fill(
-        text,
-        130,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}  ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
-
-
-def _groups(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
-    """What several problems have in one directory, of the files of a stage."""
-    directories: dict[str, dict[str, list[str]]] = {}
-    for path, inside in keys.items():
-        directories.setdefault(path.rpartition("/")[0], {})[path] = inside
-    return [part for directory, part in directories.items() if directory != "conf" and len(part) > 1]
-
-
-class _Writer:
-    """Writes the sections of the stages; what several of them name stands in the first one, others refer to it."""
-
-    def __init__(self, every: Iterable[Mapping[str, list[str]]]):
-        counted = Counter(str(group) for keys in every for group in _groups(keys))
-        self._shared = {text for text, count in counted.items() if count > 1}
-        self._names: dict[str, str] = {}
-
-    def sections(self, data: list[str], needed: list[str], keys: Mapping[str, list[str]], indent: str) -> list[str]:
-        """``deps`` and ``params`` of a stage: files with the keys that are read of each, all of a file without keys."""
-        shared = [group for group in _groups(keys) if str(group) in self._shared]
-        own = {path: inside for path, inside in keys.items() if not any(path in group for group in shared)}
-        lines = [_flow("deps:", [*data, *needed], "[]", indent), f"{indent}params:"]
-        for group in [own] * bool(own) + shared:
-            name, known = "-", self._names.get(str(group))
-            if group in shared and not known:
-                directory = next(iter(group)).split("/")[-2]
-                self._names[str(group)] = f"{directory}_{len(self._names) + 1}"
-                name = f"- &{self._names[str(group)]}"
-            written = (f"{path}: [{', '.join(inside)}]" for path, inside in group.items())
-            lines.append(f"{indent}  - *{known}" if known else _flow(name, written, "{}", f"{indent}  "))
-        return lines
+def axes(parameters: Mapping) -> dict[str, str]:
+    """The problems of stages that do several in one start of Python, as a sweep of Hydra takes them."""
+    problems = parameters["problems"]
+    trained = [name for name in problems if problems[name]["basis"] == name]
+    return {"every": ",".join(problems), "trained": ",".join(trained)}
 
 
 def rewritten(text: str, parameters: Mapping) -> str:
-    """The text of dvc.yaml with the dependencies of each stage as they are derived."""
+    """The text of dvc.yaml with the dependencies of each stage, and the outputs of each problem, as they are derived."""
     stages = yaml.safe_load(text)["stages"]
-    lines = text.splitlines()
     found = {name: derived(name, stage, parameters) for name, stage in stages.items()}
-    writer = _Writer(keys for _, keys in found.values())
-    for name, stage in stages.items():
-        inner, indent = (stage["do"], " " * 6) if "foreach" in stage else (stage, " " * 4)
-        start = lines.index(f"  {name}:")
-        end = next((n for n in range(start + 1, len(lines)) if re.match(r" {0,2}\S", lines[n])), len(lines))
-        kept, section = [], ""
-        for line in lines[start:end]:
-            if match := re.match(rf"{indent}(\w+):", line):
-                section = match[1]
-                if section == "outs":
-                    data = [path for path in inner.get("deps", []) if not path.startswith((*CODE, "conf/"))]
-                    kept += writer.sections(data, *found[name], indent)
-            if section not in ("deps", "params"):
-                kept.append(line)
-        lines[start:end] = kept
-    return "\n".join(lines) + "\n"
+    return with_sections(text, found, {axis: names.split(",") for axis, names in axes(parameters).items()})
+
+
+def with_axes(text: str) -> str:
+    """The text of params.yaml with its axes as they follow from its problems."""
+    for axis, problems in axes(yaml.safe_load(text)).items():
+        text = re.sub(rf"(?m)^{axis}:.*$", f"{axis}: {problems}", text)
+    return text
+
+
+def _make_directories(parameters: Mapping) -> None:
+    """DVC wants the directories above outputs to exist in a fresh clone."""
+    every, trained = (problems.split(",") for problems in axes(parameters).values())
+    directories = [Path("data", kind, name) for kind in ("observations", "estimates") for name in every]
+    for directory in [*directories, *(Path("data", "training", name) for name in trained)]:
+        (ROOT / directory).mkdir(parents=True, exist_ok=True)
+        (ROOT / directory / ".gitkeep").touch()
 
 
 def main(arguments: list[str]) -> int:
-    path = ROOT / "dvc.yaml"
-    text = path.read_text()
-    new = rewritten(text, yaml.safe_load((ROOT / "params.yaml").read_text()))
+    files = {name: (ROOT / name).read_text() for name in ("params.yaml", "dvc.yaml")}
+    params = with_axes(files["params.yaml"])
+    parameters = yaml.safe_load(params)
+    new = {"params.yaml": params, "dvc.yaml": rewritten(files["dvc.yaml"], parameters)}
     if "--write" in arguments:
-        path.write_text(new)
+        _make_directories(parameters)
+        for name, text in new.items():
+            (ROOT / name).write_text(text)
         return 0
-    sys.stdout.writelines(difflib.unified_diff(text.splitlines(True), new.splitlines(True), "dvc.yaml", "derived"))
-    return int(new != text)
+    for name, text in new.items():
+        lines = files[name].splitlines(True), text.splitlines(True)
+        sys.stdout.writelines(difflib.unified_diff(*lines, name, "derived"))
+    return int(new != files)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
 from pipelines.composition import WHOLE, below
-from pipelines.dependencies import CODE, ROOT, code, configuration, items, rewritten
+from pipelines.dependencies import ROOT, code, configuration, items, rewritten
+from pipelines.dvc_yaml import CODE
 
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -90,19 +91,45 @@ def replace(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+def derived_in(copy):
+    """What writes the dependencies of a copy."""
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(copy / "src")}
+    command = [sys.executable, "-m", "pipelines.dependencies", "--write"]
+    return lambda: subprocess.run(command, cwd=copy, env=environment, check=True)
+
+
+def test_a_new_benchmark_is_two_files_and_a_line_for_each_axis(tmp_path):
+    copy, derive = copied(tmp_path), derived_in(tmp_path)
+    for group in ("problem", "benchmark"):
+        text = (copy / "conf" / group / "lotka_volterra.yaml").read_text()
+        (copy / "conf" / group / "prey.yaml").write_text(text.replace("name: lotka_volterra", "name: prey"))
+    replace(copy / "params.yaml", "problems:\n", "problems:\n  prey: {basis: prey, table: prey, further: ipbasis}\n")
+    replace(copy / "params.yaml", "bases:\n", "bases:\n  prey-10: {problem: prey, readouts: 10}\n")
+    derive()
+    with Repo(subrepo(copy)) as repo:
+        stages = {stage.name: stage for stage in repo.index.stages}
+    assert {"train@prey-10", "query@prey", "pinn@prey", "compare@prey"} <= set(stages)
+    outs = {name: {out.def_path for out in stage.outs} for name, stage in stages.items()}
+    assert "data/observations/prey/sets" in outs["simulate"]
+    assert "reports/tables/prey_offline.csv" in outs["offline"]
+    assert "problem=prey," in stages["simulate"].cmd
+    assert set(stages) - set(ITEMS) == {"train@prey-10", "query@prey", "pinn@prey", "compare@prey"}
+
+
+def subrepo(copy):
+    """A copy as a repository of its own."""
+    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
+    subprocess.run(["dvc", "init", "--quiet"], cwd=copy, env=ENVIRONMENT, check=True)
+    return copy
+
+
 def test_a_new_import_and_a_new_file_are_noticed(tmp_path):
-    copy = copied(tmp_path)
+    copy, derive = copied(tmp_path), derived_in(tmp_path)
     with (copy / "src" / "ipbasis" / "evaluation" / "tables.py").open("a") as file:
         file.write("\n\ndef _planted():\n    from ipbasis.search import priors\n\n    return priors\n")
     added = "  - problem@problems.lotka_volterra_unknown_terms: lotka_volterra_unknown_terms\n  - _self_\n"
     replace(copy / "conf" / "derivatives.yaml", "  - _self_\n", added)
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(copy / "src")}
-
-    def derive(*arguments):
-        command = [sys.executable, "-m", "pipelines.dependencies", *arguments]
-        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
-
-    assert derive("--write").returncode == 0
+    derive()
     changed = yaml.safe_load((copy / "dvc.yaml").read_text())["stages"]
     assert set(changed["offline"]["deps"]) - set(STAGES["offline"]["deps"]) >= {"src/ipbasis/search"}
     assert changed["simulate"] == STAGES["simulate"]
@@ -122,9 +149,7 @@ def values(root):
 @pytest.fixture(scope="module")
 def stages_changed_by(tmp_path_factory):
     """Which stages read something else after a replacement in a file."""
-    copy = copied(tmp_path_factory.mktemp("copy"))
-    subprocess.run(["git", "init", "--quiet"], cwd=copy, check=True)
-    subprocess.run(["dvc", "init", "--quiet"], cwd=copy, env=ENVIRONMENT, check=True)
+    copy = subrepo(copied(tmp_path_factory.mktemp("copy")))
     before = values(copy)
 
     def changed(path, old, new):
