@@ -4,9 +4,9 @@
     python -m pipelines.dependencies            # exit 1 and the difference where dvc.yaml says something else
 
 Commands, outputs and the data that stages hand to one another are written by hand, but for the outputs of stages that
-do all problems (`pipelines.dvc_yaml.OUTS`); and which values a stage reads, in the table `READS`. Values that are read through
-an interpolation (budgets of the profile) are found. What is composed but not read, as the baselines in a training, is
-no dependency.
+do all problems (`pipelines.dvc_yaml.OUTS`); and which values a stage reads, in the table `READS`. Values that are read
+through an interpolation (budgets of the profile) are found. What is composed but not read, as the baselines in a
+training, is no dependency.
 """
 
 import ast
@@ -287,7 +287,7 @@ def axes(parameters: Mapping) -> dict[str, str]:
 
 
 def rewritten(text: str, parameters: Mapping) -> str:
-    """The text of dvc.yaml with the dependencies of each stage, and the outputs of each problem, as they are derived."""
+    """The text of dvc.yaml with dependencies of each stage, and outputs of each problem, as they are derived."""
     stages = yaml.safe_load(text)["stages"]
     found = {name: derived(name, stage, parameters) for name, stage in stages.items()}
     return with_sections(text, found, {axis: names.split(",") for axis, names in axes(parameters).items()})
