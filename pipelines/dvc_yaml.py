@@ -41,6 +41,19 @@ def _groups(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
     return [part for directory, part in directories.items() if directory != "conf" and len(part) > 1]
 
 
+def _apart(keys: Mapping[str, list[str]]) -> list[dict[str, list[str]]]:
+    """Files of a stage so that no two templates of one mapping can mean the same file: DVC would take one of them."""
+    first, further, directories = {}, [], set()
+    for path, inside in keys.items():
+        directory = path.rpartition("/")[0]
+        if "${" in path and directory in directories:
+            further.append({path: inside})
+            continue
+        first[path] = inside
+        directories |= {directory} if "${" in path else set()
+    return [*([first] if first else []), *further]
+
+
 class _Writer:
     """Writes the sections of the stages; what several of them name stands in the first one, others refer to it."""
 
@@ -54,7 +67,7 @@ class _Writer:
         shared = [group for group in _groups(keys) if str(group) in self._shared]
         own = {path: inside for path, inside in keys.items() if not any(path in group for group in shared)}
         lines = [_flow("deps:", [*data, *needed], "[]", indent), f"{indent}params:"]
-        for group in [own] * bool(own) + shared:
+        for group in [*_apart(own), *shared]:
             name, known = "-", self._names.get(str(group))
             if group in shared and not known:
                 directory = next(iter(group)).split("/")[-2]
