@@ -1,6 +1,7 @@
 """What a training of the pipeline is asked to do, and what it sends on."""
 
 import pytest
+from stages import benchmark
 
 from ipbasis.estimates.validation import GaussNewtonValidator
 from pipelines import training
@@ -28,29 +29,13 @@ def test_every_row_is_sent_once(seconds):
 
 
 @pytest.mark.parametrize("observations", [None, 30])
-def test_settings_choose_the_validator(basis, oscillator, monkeypatch, observations):
+def test_settings_choose_the_validator(basis, monkeypatch, observations):
     """Observations ask for estimates of the parameters; without them the training scores the forward problem."""
     asked = {}
     monkeypatch.setattr(training, "one_thread", lambda: None)
     monkeypatch.setattr(training, "train", lambda problem, chosen, **given: asked.update(given) or basis)
-    steps = {
-        "readouts": 3, "steps": 1, "learning_rate": 1e-3, "decay": False, "collocation_points": 20,
-        "validate_every": 1, "patience": None, "seed": 0, "recipe": "variable_projection",
-    }  # fmt: skip
-    settings = {
-        "problem": oscillator.model_dump(exclude_defaults=True),
-        "basis": {"width": 8, "depth": 2, "quadrature_points": 40, "readouts": 3},
-        "offline": {
-            "dtype": "float64",
-            "first_layer_scale": 1,
-            "training": steps,
-            "forward": {"condition_weight": 10, "condition_points": 1, "rank_tolerance": 1e-12},
-            "compression": {"tasks": 10, "tolerance": 1e-3, "seed": 0},
-            "validation": {"queries": 3, "seed": 0, "observations": observations},
-        },
-        "recipe": {"source": "ipbasis"},
-        "profile": {"name": "smoke"},
-    }
-    made, _ = training.train_basis(settings, None, Sent())
+    given = f"recipes.ipbasis.offline.validation.observations={observations or 'null'}"
+    chosen = benchmark("damped_oscillator", "profile=smoke", "basis.readouts=3", given)
+    made, _ = training.train_basis(chosen, None, Sent())
     assert isinstance(asked["validator"], type(None) if observations is None else GaussNewtonValidator)
     assert made.record.provenance == {"source": "ipbasis", "profile": "smoke", "readouts": "3"}

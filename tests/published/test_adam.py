@@ -124,7 +124,7 @@ def published_loss(basis, batch, settings, query, readouts, parameters):
     return loss
 
 
-QUANTUM = AdamSettings(
+QUANTUM = PublishedAdam(
     steps=1,
     physics_weight=0.015,
     collocation_points=900,
@@ -213,7 +213,7 @@ def test_fixed_initial_values_make_up_for_observations():
     rates = np.array([0.4, 1.7])
     table = pd.DataFrame({"query": [0, 1], "t": [0.9, 0.7]})
     table["u"] = np.exp(-rates * table["t"])
-    settings = AdamSettings(steps=1500, drop_after=1000, physics_weight=1.0)
+    settings = PublishedAdam(steps=1500, drop_after=1000, physics_weight=1.0)
     without, given = (
         np.abs(estimate(basis, table, settings.model_copy(update={"condition_weight": weight})).table["k"] - rates)
         for weight in (0.0, 1.0)

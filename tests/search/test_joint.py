@@ -65,7 +65,7 @@ def test_the_tolerance_acts(lotka_volterra_basis):
     """Looser: fewer steps, and estimates within its root in error bars, besides what noise and level leave open."""
     table, _, _ = simulated(lotka_volterra_basis.problem, 30, noise=2)
     tolerances = (1.0, 1e-1, 1e-2, None, 1e-4, 1e-8)
-    found = {t: estimate(lotka_volterra_basis, table, GaussNewtonSettings(tolerance=t)).table for t in tolerances}
+    found = {t: estimate(lotka_volterra_basis, table, GaussNewton(tolerance=t)).table for t in tolerances}
     assert found[None].equals(found[1e-2])
     steps = [found[t]["iterations"].sum() for t in tolerances if t is not None]
     assert steps == sorted(steps)

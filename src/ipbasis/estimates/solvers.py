@@ -21,6 +21,8 @@ def solver_of(solver: str | Solver, problem: Problem) -> Solver:
         if solver not in SOLVERS:
             raise InputError(f"solver {solver!r} is not known; there are {', '.join(SOLVERS)}")
         solver = SOLVERS[solver]()
+    if not isinstance(solver, Solver):
+        raise InputError(f"solver {solver!r}: a name is right, or a solver such as GaussNewton(iterations=20)")
     if isinstance(solver, GaussNewton) and problem.unknown_terms:
         solver = Library(search=solver)
     solver.check(problem)
