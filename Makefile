@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv repro smoke test lint ui readme
+.PHONY: venv repro smoke test lint ui
 
 venv: $(VENV)/.complete
 

@@ -58,7 +58,7 @@ def chosen_cells(benchmark: Benchmark, source: str) -> list[Cell]:
     found = [[cell for cell in every if label.items() <= cell.label.items()] for label in wanted]
     for label, matching in zip(wanted, found, strict=True):
         if not matching:
-            raise InputError(f"baselines.{source}.cells: no cell of the problem has the label {label}")
+            raise InputError(f"baselines.{source}.cells: no cell of the benchmark has the label {label}")
     return [cell for cell in every if any(cell in matching for matching in found)]
 
 

@@ -1,7 +1,7 @@
 """A benchmark as the stages take it: parsed once (`pipelines.configuration`), typed from there on.
 
-Settings of methods stay plain mappings, until the module that knows their type reads them (`pipelines.training`,
-`querying`, `pinn`, `stages.least_squares`): so a stage imports only what it runs.
+Settings of recipes and baselines stay plain mappings, until the module that knows their type reads them
+(`pipelines.training`, `querying`, `pinn`, `stages.least_squares`): so a stage imports only what it runs.
 """
 
 from typing import Any
@@ -103,7 +103,7 @@ class Baseline(Declared):
         cells: labels of its cells; None for all.
         queries: of each cell, the first so many or those of these numbers.
         workers: queries answered side by side, on a core each.
-        settings: of the method.
+        settings: of the baseline.
     """
 
     cells: list[Label] | None = None

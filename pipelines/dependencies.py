@@ -27,11 +27,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipelines.composition import WHOLE, Composition, below, outermost
 from pipelines.dvc_yaml import with_sections
+from pipelines.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 # no result depends on what hands it on, nor on the error by which a stage ends without one
 _NO_RESULT = {"ipbasis.tracking", "ipbasis.errors"}
-# what the code merges, see `pipelines.benchmark.with_budget`
+# what the code merges, see `pipelines.configuration.with_budget`
 _MERGED = {"budget": ("standard", "profile.budget", "profile.exceptions.${problem.name}")}
 _POINTS = ("number", "layout", "seed", "truth")
 _QUERIED = ("source", "queries", "noise_seeds", "together", "online")
@@ -55,7 +55,7 @@ class Reads:
 
 
 def _study(benchmarks: str, *further: str) -> Reads:
-    keys = (*_keys("observations", "layout", "noise_kind", "noise_unit", "seed", "truth"), *further)
+    keys = (*_keys("observations", "known", "layout", "noise_kind", "noise_unit", "seed", "truth"), *further)
     return Reads(own=True, benchmarks=benchmarks, of_benchmarks=("problem", *keys))
 
 
@@ -79,7 +79,8 @@ READS = {
     "least_squares": Reads(("problem", "baselines.least_squares", "observations")),
     "compare": Reads(
         (
-            *("problem", "basis.problem", "recipes.*.source", "observations", "report", "profile.name"),
+            *("problem", "basis.problem", "observations", "report", "profile.name"),
+            *_keys("recipes.*", "source", "queries", "online.solver"),
             *_keys("budget", "queries", "paper_queries", "offline.steps", "online.steps"),
         )
     ),
@@ -243,9 +244,9 @@ def generalised(keys: Mapping[str, set[Key]], every: list[Item]) -> list[Key]:
             wider = [".".join(key.split(".")[:count]) for count in range(key.count(".") + 1, 0, -1)] if key else []
             candidates = (
                 (p, k)
-                for level in [*wider, WHOLE]
+                for wide in [*wider, WHOLE]
                 for p in _templates(path, item.values)
-                for k in _templates(level, own, fixed=False)
+                for k in _templates(wide, own, fixed=False)
             )
             chosen = next((pair for pair in candidates if holds(*pair)), None)
             if chosen is None:

@@ -38,9 +38,9 @@ def observations_file(problem: str, queries: str, part: str) -> Path:
     return DATA / "observations" / problem / "sets" / f"{queries}_{part}.parquet"
 
 
-def estimates_directory(problem: str, stage: str) -> Path:
-    """What `online`, `pinn` or `least_squares` answered."""
-    return DATA / "estimates" / problem / stage
+def estimates_directory(problem: str, kind: str) -> Path:
+    """What the stages `query` (``online``), `pinn` or `least_squares` answered."""
+    return DATA / "estimates" / problem / kind
 
 
 def online_file(problem: str, readouts: int, recipe: str, cell: str, part: str) -> Path:

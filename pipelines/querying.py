@@ -188,11 +188,11 @@ def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float
     """Mean squared difference between observations and fitted solutions with readouts (queries, F, K)."""
     fields = basis.problem.fields
     values = observed.observations[fields].to_numpy().reshape(len(readouts), -1, len(fields))
-    features = basis.functions(observed.points.reshape(-1, observed.points.shape[2]))
-    features = np.broadcast_to(
-        features.reshape(*observed.points.shape[:2], -1), (len(readouts), values.shape[1], features.shape[1])
+    functions = basis.functions(observed.points.reshape(-1, observed.points.shape[2]))
+    functions = np.broadcast_to(
+        functions.reshape(*observed.points.shape[:2], -1), (len(readouts), values.shape[1], functions.shape[1])
     )
-    return float(((features @ readouts.transpose(0, 2, 1) - values) ** 2).mean())
+    return float(((functions @ readouts.transpose(0, 2, 1) - values) ** 2).mean())
 
 
 def _against_ideal(benchmark: Benchmark, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:

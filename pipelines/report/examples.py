@@ -1,4 +1,4 @@
-"""Write the observations of the README's examples: ``python -m pipelines.report.examples``. They are in git."""
+"""Write the observations of three examples of README.md: ``python -m pipelines.report.examples``; they are in git."""
 
 import sys
 
@@ -14,7 +14,7 @@ from pipelines.paths import DATA
 # per problem: names of the queries, how they are observed, and what is known of each
 _EXAMPLES = {
     "lotka_volterra": (
-        ["island", "north-lake", "south-lake"],
+        ["island", "north-lake", "mire"],
         {"number": 40, "noise": 3, "noise_kind": "gaussian"},
         [],
     ),

@@ -15,7 +15,7 @@ SOURCE = "least_squares"
 
 
 def fit(settings: LeastSquaresSettings, known: KnownQuery) -> BaselineFit:
-    """BaselineFit one query."""
+    """Fit one query."""
     return fit_least_squares(known.problem, known.query, settings)
 
 

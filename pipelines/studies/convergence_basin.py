@@ -100,7 +100,7 @@ class Case:
 
 
 def fit(start: Start, known: KnownQuery) -> BaselineFit:
-    """BaselineFit one query from one start."""
+    """Fit one query from one start."""
     problem, query = known.problem, known.query
     if not start.held:
         return fit_least_squares(problem, query, start.settings, start.task)

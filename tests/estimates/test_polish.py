@@ -65,7 +65,7 @@ def test_a_given_noise_is_held(name, request):
     assert found["noise_std"].to_numpy() == pytest.approx(0.123)
     columns = table.assign(**{f"{field}_std": 0.123 for field in basis.problem.fields})
     by_cell = estimate(basis, columns, polish=True).table
-    both = ["p_std".replace("p", name) for name in basis.problem.parameters]
+    both = [f"{parameter}_std" for parameter in basis.problem.parameters]
     assert by_cell[both].to_numpy() == pytest.approx(found[both].to_numpy(), rel=1e-4)
 
 

@@ -19,7 +19,7 @@ from ipbasis.search.solver import GaussNewton
 def solved(basis, table):
     """The fit of the only batch."""
     (batch,) = check_observations(table, basis.problem).batches(1000)
-    return GaussNewton().prepare(basis, Errors(), torch.device("cpu")).solve(batch, Estimated())
+    return GaussNewton().prepare(basis.problem, basis, Errors(), torch.device("cpu")).solve(batch, Estimated())
 
 
 def shifted(fit, parameters):

@@ -46,7 +46,7 @@ def test_published_recipe_with_given_tasks_and_a_growing_residual(quantum_oscill
 
 @pytest.mark.parametrize(
     ("tasks", "message"),
-    [({"k": [0, 1]}, "2 values of k for 3 readouts"), ({"m": [0, 1, 2]}, "m given; quantum_oscillator needs k")],
+    [({"k": [0, 1]}, "2 values of k for 3 tasks"), ({"m": [0, 1, 2]}, "m given; quantum_oscillator needs k")],
 )
 def test_given_tasks_must_fit_the_problem(quantum_oscillator, tasks, message):
     chosen = settings("trained_heads", readouts=3, tasks=tasks)

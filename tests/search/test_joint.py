@@ -72,7 +72,7 @@ def test_the_tolerance_acts(lotka_volterra_basis):
     assert steps[0] < steps[2] < steps[-1]
     exact, bars = found[1e-8][NAMES].to_numpy(), found[1e-8][[f"{name}_std" for name in NAMES]].to_numpy()
     moved = [np.abs((found[t][NAMES].to_numpy() - exact) / bars).max() for t in (1.0, 1e-1, 1e-2, 1e-4)]
-    assert all(shift < t**0.5 + joint._CALM for shift, t in zip(moved, (1.0, 1e-1, 1e-2, 1e-4), strict=True))
+    assert all(shift < t**0.5 + 0.15 for shift, t in zip(moved, (1.0, 1e-1, 1e-2, 1e-4), strict=True))
     assert moved[0] > 2 * moved[3]
 
 

@@ -144,7 +144,7 @@ def _best_of(
 def fit_least_squares(
     problem: Problem, query: BaselineQuery, settings: LeastSquaresSettings, start: Tasks | None = None
 ) -> BaselineFit:
-    """BaselineFit the parameters and initial values of one query that are not known.
+    """Fit the parameters and initial values of one query that are not known.
 
     `scipy.optimize.least_squares` with derivatives by differences. Initial values start from the first
     observations; everything is searched a little beyond its range, and beyond a given start. Unknown terms have

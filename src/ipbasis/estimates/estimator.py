@@ -106,8 +106,7 @@ class Estimator:
 
     def _profile(self, fit: Fit) -> Ends:
         """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
-        freedom = None if fit.noise_given else fit.solution.freedom.numpy()
-        widths = half_widths(len(fit.batch.queries), freedom)
+        widths = half_widths(len(fit.batch.queries), fit.freedom)
         return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
 
     def _by_reference(self, fit: Fit, table: pd.DataFrame) -> tuple[pd.DataFrame, Fit]:
@@ -160,6 +159,8 @@ def prepare(
     errors, chosen, declared = Errors(noise, loss), Options(**options), basis.problem
     solver = solver_of(solver, declared)
     check_sizes(noise_std)
-    check_options(solver.searched(declared), solver, noise_std, errors, device, chosen)
-    prepared = solver.prepare(basis, errors, device_of(device))
+    searched = solver.searched(declared)
+    check_options(searched, solver, noise_std, errors, device, chosen)
+    own = basis if searched is declared else basis.for_problem(searched)
+    prepared = solver.prepare(declared, own, errors, device_of(device))
     return Estimator(declared, prepared, noise_std, errors, chosen)

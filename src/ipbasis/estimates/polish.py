@@ -11,7 +11,7 @@ import torch
 
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.sensitivities import linearised_solutions
-from ipbasis.search.assemble import amplitude
+from ipbasis.search.assemble import amplitude, mean_weight
 from ipbasis.search.reweighting import Fit
 from ipbasis.search.rows import select
 
@@ -205,13 +205,12 @@ def polish(problem: Problem, fit: Fit, start: Tasks) -> Polished:
     count, queries, observed = len(problem.parameters), len(batch.queries), torch.as_tensor(batch.observed)
     free = np.isnan(np.hstack([batch.known, batch.initial]))
     weights = fit.own.weights(observed)
-    weight = (weights.square().sum((1, 2)) / observed.sum((1, 2)).clamp_min(1)).sqrt()
     data = _Data(
         points=batch.points,
         values=batch.values,
         weights=weights.numpy(),
         free=free,
-        least_noise=(_LEAST_NOISE * amplitude(batch) * weight).numpy(),
+        least_noise=(_LEAST_NOISE * amplitude(batch) * mean_weight(weights, observed)).numpy(),
         variance=fit.own.by_query.square().numpy() if fit.noise_given else np.full(queries, np.nan),
     )
     size = max(1, _NUMBERS_AT_ONCE // (batch.values[0].size * (1 + 2 * free.shape[1])))
@@ -231,4 +230,4 @@ def polish(problem: Problem, fit: Fit, start: Tasks) -> Polished:
         converged=torch.tensor(converged),
     )
     rms = np.sqrt(cost / data.counts)
-    return Polished(replace(fit, solution=polished, noise_std=fit.noise_std * factor), converged, rms)
+    return Polished(replace(fit, solution=polished, noise=fit.own, noise_std=fit.noise_std * factor), converged, rms)

@@ -59,8 +59,8 @@ def fitted_initial_values(basis: Basis, readouts: torch.Tensor) -> np.ndarray:
     by_field = readouts.unflatten(1, (len(problem.fields), -1))
     jets = list(problem.free_initial)
     start = torch.tensor(problem.domain[None, :, 0])
-    features = basis.function_map(start, tuple(jet.index for jet in jets))
-    columns = [by_field[:, jet.field] @ features[jet.index][0] for jet in jets]
+    functions = basis.function_map(start, tuple(jet.index for jet in jets))
+    columns = [by_field[:, jet.field] @ functions[jet.index][0] for jet in jets]
     return torch.stack(columns, dim=1).numpy() if jets else np.empty((len(readouts), 0))
 
 

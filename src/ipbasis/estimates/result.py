@@ -66,8 +66,8 @@ class Estimates:
         queries, fields, _ = self.readouts.shape
         if self.covariances is None:
             return np.full((queries, len(points), fields), np.nan)
-        features = self.basis.functions(points) @ self.combinations
-        variance = np.einsum("nk,qfkl,nl->qnf", features, self.covariances, features, optimize=True)
+        functions = self.basis.functions(points) @ self.combinations
+        variance = np.einsum("nk,qfkl,nl->qnf", functions, self.covariances, functions, optimize=True)
         return np.sqrt(variance.clip(0))
 
     def intervals(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from ipbasis.estimates.checks import Grounds, judge
 from ipbasis.estimates.intervals import correlations, intervals
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
-from ipbasis.search.assemble import amplitude
+from ipbasis.search.assemble import amplitude, mean_weight
 from ipbasis.search.priors import Priors, priors_of
 from ipbasis.search.reweighting import Fit
 from ipbasis.search.solution import Solution
@@ -31,7 +31,7 @@ def estimates_table(basis: Basis, fit: Fit, ends: Ends | None = None, trained: b
     """
     problem, solution, priors = basis.problem, fit.solution, priors_of(basis.problem)
     values, std = solution.parameters.numpy(), _std(fit)
-    low, high = _within_bounds(fit, priors, ends or intervals(values, std, _freedom(fit)))
+    low, high = _within_bounds(fit, priors, ends or intervals(values, std, fit.freedom))
     statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained))
     columns: dict[str, object] = {"query": fit.batch.queries}
     for j, name in enumerate(problem.parameters):
@@ -59,11 +59,6 @@ def _std(fit: Fit) -> np.ndarray:
     return np.where(_known(fit), 0.0, std)
 
 
-def _freedom(fit: Fit) -> np.ndarray | None:
-    """(B,) degrees of freedom of the noise estimate; None where the noise is known."""
-    return None if fit.noise_given else fit.solution.freedom.numpy()
-
-
 def _within_bounds(fit: Fit, priors: Priors, ends: Ends) -> Ends:
     """Ends of intervals, no further than the bounds of the parameters."""
     bounds, known = (priors.low.numpy(), priors.high.numpy()), _known(fit)
@@ -74,15 +69,16 @@ def _within_bounds(fit: Fit, priors: Priors, ends: Ends) -> Ends:
 def _noise_std(fit: Fit) -> np.ndarray:
     """(B,) root mean square of the noise over all observations."""
     counts = fit.batch.observed.sum(1)
-    return np.sqrt(np.nansum(counts * fit.noise_std.numpy() ** 2, axis=1) / counts.sum(1))
+    squares = np.where(counts > 0, counts * fit.noise_std.numpy() ** 2, 0.0)
+    return np.sqrt(squares.sum(1) / counts.sum(1))
 
 
 def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) -> Grounds:
     """What the statuses are judged by; misfits in units of the weights of the fit's noise."""
     batch, solution, known = fit.batch, fit.solution, _known(fit)
-    weights = fit.noise.weights(torch.as_tensor(batch.observed))
-    counts = batch.observed.sum((1, 2))
-    weight = np.sqrt(weights.square().sum((1, 2)).numpy() / counts)
+    observed = torch.as_tensor(batch.observed)
+    weights = fit.noise.weights(observed)
+    size = (amplitude(batch) * mean_weight(weights, observed)).numpy()
     low, high = ends if trained else (np.full_like(ends[0], -np.inf), np.full_like(ends[1], np.inf))
     return Grounds(
         estimates=solution.parameters.numpy(),
@@ -93,13 +89,13 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         unknowns=(~known & priors.std.isinf().numpy()).sum(1) + np.isnan(batch.initial).sum(1),
         bounds=torch.stack([priors.low, priors.high]).numpy(),
         noise_std=solution.noise_std.numpy(),
-        counts=counts,
+        counts=batch.observed.sum((1, 2)),
         freedom=solution.freedom.numpy(),
         total=np.square(batch.values * weights.numpy()).sum((1, 2)),
         misfit=solution.misfit.numpy(),
         free_misfit=solution.free_misfit.numpy(),
         free_freedom=solution.free_freedom.numpy(),
-        tolerated=basis.record.accuracy.tolerated() * amplitude(batch).numpy() * weight,
+        tolerated=basis.record.accuracy.tolerated() * size,
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
         converged=solution.converged.numpy(),

@@ -33,7 +33,7 @@ class GaussNewtonValidator:
         self._names, self._parameters = list(problem.parameters), tasks.parameters
         self._build = partial(build_basis, problem, settings=settings, tasks=tasks, truth=truth)
         self._observations = long_table(problem, points[None], values)
-        self.identity = fingerprint(tasks.parameters, tasks.initial, points, values)
+        self.identity = settings.model_dump_json() + fingerprint(tasks.parameters, tasks.initial, points, values)
 
     def __call__(self, trunk: Trunk, evaluated: Evaluated, due: bool) -> dict[str, float] | None:
         if not due:

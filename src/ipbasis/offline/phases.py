@@ -45,7 +45,7 @@ class Phase(Protocol):
 class Recipe(Protocol):
     """Gives the loss of one step, and the tensors to train besides the trunk."""
 
-    heads: nn.Module
+    trained: nn.Module
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""
@@ -66,7 +66,7 @@ class FirstOrder:
 
     def __init__(self, recipe: Recipe, trunk: Trunk, settings: TrainingSettings, name: str):
         self._recipe, self._settings, self.name, self.epochs = recipe, settings, name, 1
-        parameters = [*trunk.parameters(), *recipe.heads.parameters()]
+        parameters = [*trunk.parameters(), *recipe.trained.parameters()]
         self._optimisers = _optimisers(parameters, settings)
         self.steps, self.validate_every, self.patience = settings.steps, settings.validate_every, settings.patience
 
@@ -85,10 +85,10 @@ class FirstOrder:
 
     def state(self) -> dict:
         states = [optimiser.state_dict() for optimiser in self._optimisers]
-        return {"heads": self._recipe.heads.state_dict(), "optimisers": states}
+        return {"trained": self._recipe.trained.state_dict(), "optimisers": states}
 
     def restore(self, state: Mapping) -> None:
-        self._recipe.heads.load_state_dict(state["heads"])
+        self._recipe.trained.load_state_dict(state["trained"])
         for optimiser, saved in zip(self._optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
 

@@ -79,7 +79,7 @@ class VariableProjection:
     def __init__(self, problem: Problem, settings: ProjectionSettings, forward: ForwardSettings, dtype: torch.dtype):
         self.problem, self.settings, self._dtype = problem, settings, dtype
         self.forward = ForwardProblem(problem, forward, dtype)
-        self.heads = nn.Module()
+        self.trained = nn.Module()
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""

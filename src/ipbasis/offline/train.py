@@ -49,7 +49,7 @@ def train(
     if validator is None and validation.observations is not None:
         raise InputError(
             "validation.observations: only a validator that estimates parameters observes; give it to train, such as "
-            "estimates.validation.GaussNewtonValidator, or leave the observations out"
+            "ipbasis.estimates.validation.GaussNewtonValidator, or leave the observations out"
         )
     tasks, truth = unseen_tasks(problem, validation, settings.quadrature_points)
     scored = validator or ForwardValidator(problem, settings.forward, settings.quadrature_points, tasks, truth)

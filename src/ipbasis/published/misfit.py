@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
-from ipbasis.search.assemble import data_forms, observed_features
+from ipbasis.search.assemble import data_forms, observed_functions
 
 _POINTS_AT_ONCE = 20_000
 
@@ -72,7 +72,7 @@ def reduce_misfit(basis: Basis, batch: Batch) -> Misfit:
     weights = observed.double() / observed.double().sum((1, 2), keepdim=True).sqrt()
     values = torch.as_tensor(batch.values)
     if observed.all() and (batch.points == batch.points[:1]).all():
-        root, targets, rest = data_forms(observed_features(basis, batch), values, weights)
+        root, targets, rest = data_forms(observed_functions(basis, batch), values, weights)
         return Misfit(torch.block_diag(*root[0].expand(targets.shape[1], -1, -1)), targets.flatten(1), rest.sum(1))
     together = bool((observed == observed[..., :1]).all())
     return _own_misfits(basis, torch.as_tensor(batch.points), values, weights, 1 if together else values.shape[2])

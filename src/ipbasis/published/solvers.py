@@ -82,15 +82,15 @@ class PublishedAdam(AdamSettings, _Published):
         if problem.system.affine is None:
             raise InputError(f"{problem.name}: the solver 'adam' needs an affine split; 'term_networks' does not")
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
-        return _AdamOnBasis(basis.for_problem(self.searched(basis.problem)), self)
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
+        return _AdamOnBasis(basis, self)
 
 
 class PublishedTermNetworks(TermNetworkSettings, _Published):
     """Readouts, parameters and a small network per query for the unknown terms, by Adam."""
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
-        return _TermNetworksOnBasis(basis.for_problem(self.searched(basis.problem)), self)
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
+        return _TermNetworksOnBasis(basis, self)
 
 
 # by name, as configuration and command line call them

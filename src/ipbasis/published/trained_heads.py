@@ -73,7 +73,7 @@ def given_tasks(problem: Problem, values: dict[str, list[float]], count: int) ->
     if set(values) != set(names):
         raise InputError(f"tasks: {', '.join(values)} given; {problem.name} needs {', '.join(names)}")
     if wrong := [name for name in names if len(values[name]) != count]:
-        raise InputError(f"tasks: {len(values[wrong[0]])} values of {wrong[0]} for {count} readouts")
+        raise InputError(f"tasks: {len(values[wrong[0]])} values of {wrong[0]} for {count} tasks")
     table = np.array([values[name] for name in names], dtype=float).T
     return Tasks(table[:, : len(problem.parameters)], table[:, len(problem.parameters) :])
 
@@ -108,8 +108,10 @@ class TrainedHeads:
         self._reference = self.forward.data(self._tasks, self._points)
         shape = (settings.readouts, len(problem.fields), trunk.feature_count)
         draw = torch.rand(shape, generator=generator, dtype=torch.float64)
-        self.heads = nn.Module()
-        self.heads.readouts = nn.Parameter(((trunk.feature_count - 1) ** -0.5 * (2 * draw - 1)).to(trunk.domain.dtype))
+        self.trained = nn.Module()
+        self.trained.readouts = nn.Parameter(
+            ((trunk.feature_count - 1) ** -0.5 * (2 * draw - 1)).to(trunk.domain.dtype)
+        )
 
     def loss(self, trunk: Trunk, step: int) -> tuple[dict[str, Tensor], Evaluated]:
         """Terms of the loss at a step, of which ``loss`` is to be minimised, and the features behind it."""
@@ -117,6 +119,11 @@ class TrainedHeads:
         ramp = self._settings.residual_ramp
         weight = 1.0 if ramp is None else ramp.weight(step / self._settings.steps)
         losses = self.forward.losses(
-            evaluated, self._points, self._tasks, self.heads.readouts, reference=self._reference, residual_weight=weight
+            evaluated,
+            self._points,
+            self._tasks,
+            self.trained.readouts,
+            reference=self._reference,
+            residual_weight=weight,
         )
         return {name: values.mean() for name, values in losses.items()}, evaluated

@@ -19,19 +19,19 @@ from ipbasis.search.rows import chunks
 _POINTS_AT_ONCE = 20_000
 
 
-def observed_features(basis: Basis, batch: Batch) -> Tensor:
+def observed_functions(basis: Basis, batch: Batch) -> Tensor:
     """(B or 1, n, K) functions at the points of observation; once if all queries share their points."""
     points = batch.points[:1] if (batch.points == batch.points[:1]).all() else batch.points
     flat = torch.tensor(points.reshape(-1, points.shape[2]))
-    features = torch.cat([basis.function_map(part)[()] for part in flat.split(_POINTS_AT_ONCE)])
-    return features.unflatten(0, points.shape[:2])
+    functions = torch.cat([basis.function_map(part)[()] for part in flat.split(_POINTS_AT_ONCE)])
+    return functions.unflatten(0, points.shape[:2])
 
 
-def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def data_forms(functions: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Roots of the weighted data misfit of each query, by QR.
 
     Args:
-        features: (B or 1, n, K).
+        functions: (B or 1, n, K).
         values: (B, n, F).
         weights: (B, n, F) one over the standard deviation; zero where not observed.
 
@@ -39,22 +39,22 @@ def data_forms(features: Tensor, values: Tensor, weights: Tensor) -> tuple[Tenso
         root (B or 1, F or 1, R, K), target (B, F, R) and rest (B, F), see `Online`.
     """
     alike = bool((weights == weights[..., :1]).all())  # the fields are observed alike
-    if len(features) == 1 and bool((weights == weights[:1, :1]).all()):
-        orthogonal, triangular = torch.linalg.qr(features[0])
+    if len(functions) == 1 and bool((weights == weights[:1, :1]).all()):
+        orthogonal, triangular = torch.linalg.qr(functions[0])
         right = values * weights
         target = torch.einsum("nr,bnf->bfr", orthogonal, right)
         rest = (right - torch.einsum("nr,bfr->bnf", orthogonal, target)).square().sum(1)
         by_field = weights[0, 0, :1] if alike else weights[0, 0]
         return (triangular * by_field[:, None, None])[None], target, rest
-    queries, count, width = len(values), *features.shape[1:]
+    queries, count, width = len(values), *functions.shape[1:]
     height = min(count, width)
-    features, fields = features.expand(queries, -1, -1), values.shape[2]
+    functions, fields = functions.expand(queries, -1, -1), values.shape[2]
     root = values.new_empty(queries, 1 if alike else fields, height, width)
     target, rest = values.new_empty(queries, fields, height), values.new_empty(queries, fields)
     for number in range(root.shape[1]):
         own = slice(None) if alike else slice(number, number + 1)
         for part in chunks(queries, max(count, width)):
-            both = torch.cat([features[part], values[part, :, own]], dim=2) * weights[part, :, number, None]
+            both = torch.cat([functions[part], values[part, :, own]], dim=2) * weights[part, :, number, None]
             _, triangular = torch.linalg.qr(both, mode="r")
             root[part, number] = triangular[:, :height, :width]
             target[part, own] = triangular[:, :height, width:].mT
@@ -67,7 +67,7 @@ def assemble(
     physics: Physics,
     batch: Batch,
     std: Tensor | None,
-    features: Tensor | None = None,
+    functions: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> Online:
     """The online problem of a batch.
@@ -78,17 +78,17 @@ def assemble(
         batch: the observations.
         std: (B, n, F) standard deviation of each observation's error, the basis error included; None to
             weight all alike.
-        features: from `observed_features`, if they are at hand.
+        functions: from `observed_functions`, if they are at hand.
         rows: the queries, None for all.
     """
-    features = observed_features(basis, batch) if features is None else features
+    functions = observed_functions(basis, batch) if functions is None else functions
     if rows is not None:
         batch, std = batch.select(rows.cpu().numpy()), None if std is None else std[rows]
-        features = features if len(features) == 1 else features[rows]
+        functions = functions if len(functions) == 1 else functions[rows]
     observed = torch.as_tensor(batch.observed)
     values = torch.as_tensor(batch.values)
     weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)
-    root, target, rest = data_forms(features[..., : len(physics.energy)], values, weights)
+    root, target, rest = data_forms(functions[..., : len(physics.energy)], values, weights)
     root = root @ physics.energy
     return Online(
         physics=physics,
@@ -98,7 +98,7 @@ def assemble(
         data_rest=rest,
         counts=observed.sum(1),
         amplitude=amplitude(batch),
-        weight=(weights.square().sum((1, 2)) / observed.sum((1, 2)).clamp_min(1)).sqrt(),
+        weight=mean_weight(weights, observed),
         known=torch.as_tensor(batch.known),
         initial=torch.as_tensor(batch.initial),
         gives_initial=bool(np.isfinite(batch.initial).any()),
@@ -112,3 +112,8 @@ def amplitude(batch: Batch) -> Tensor:
     by_field = (batch.values**2).sum(1) / np.maximum(batch.observed.sum(1), 1)
     size = np.sqrt(by_field.sum(1))
     return torch.as_tensor(np.where(size > 0, size, 1.0))
+
+
+def mean_weight(weights: Tensor, observed: Tensor) -> Tensor:
+    """(B,) root mean square of the weights (B, n, F) of what was observed (B, n, F)."""
+    return (weights.square().sum((1, 2)) / observed.sum((1, 2)).clamp_min(1)).sqrt()

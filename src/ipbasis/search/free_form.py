@@ -42,9 +42,8 @@ class FreeForm(Declared, Solver):
     def searched(self, problem: Problem) -> Problem:
         return searched_problem(problem)
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> "FreeFormSearch":
-        searched = basis.for_problem(self.searched(basis.problem))
-        return FreeFormSearch(searched, physics_of(searched, device))
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> "FreeFormSearch":
+        return FreeFormSearch(basis, physics_of(basis, device))
 
 
 class FreeFormSearch(OnPhysics):
@@ -64,7 +63,7 @@ class FreeFormSearch(OnPhysics):
         """Queries that do not give every parameter.
 
         Raises:
-            InputError: if none gives it.
+            InputError: if there is no column for one of them.
         """
         problem, unusable = self.basis.problem, {}
         for name in problem.parameters.keys() - problem.fixed:

@@ -51,11 +51,10 @@ class Library(Declared, Solver):
     def searched(self, problem: Problem) -> Problem:
         return with_library(problem, self)
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> "LibrarySearch":
-        declared, searched = basis.problem, basis.for_problem(self.searched(basis.problem))
-        optional = torch.tensor([name not in declared.parameters for name in searched.problem.parameters])
-        physics = physics_of(searched, device)
-        return LibrarySearch(searched, physics, self.search, errors, optional, declared=declared, library=self)
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> "LibrarySearch":
+        optional = torch.tensor([name not in declared.parameters for name in basis.problem.parameters])
+        physics = physics_of(basis, device)
+        return LibrarySearch(basis, physics, self.search, errors, optional, declared=declared, library=self)
 
     def functions(self, problem: Problem, term: str) -> dict[str, sympy.Expr]:
         """The functions for one unknown term, named as they are written.

@@ -72,7 +72,7 @@ class ByObservation:
     """One standard deviation for each observation, which is the unit of its misfit.
 
     Args:
-        by_observation: (B, n, F), 1 where nothing was observed.
+        by_observation: (B, n, F), any number above zero where nothing was observed: it is not read.
     """
 
     by_observation: Tensor

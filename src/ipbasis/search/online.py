@@ -13,7 +13,7 @@ from ipbasis.search.rows import numbers
 
 @dataclass(frozen=True)
 class Online:
-    """Least-squares forms of a batch in N = F K unknowns a query (see `Physics`).
+    """Least-squares forms of a batch in N = F r unknowns a query (see `Physics`).
 
     Args:
         physics: equation and conditions in the span of the basis.

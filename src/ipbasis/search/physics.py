@@ -65,7 +65,7 @@ class AffinePhysics(Physics):
 
     @cached_property
     def gram(self) -> Tensor:
-        """(Q (Q + 1) / 2, N, N) ``A_qᵀA_r + A_rᵀA_q`` of the operators, of which those of a query are a combination."""
+        """(Q (Q + 1) / 2, N, N) ``(A_qᵀA_r + A_rᵀA_q) / 2`` of the operators; those of a query are combinations."""
         operators = self.factor[..., :-1]
         pairs = torch.triu_indices(len(operators), len(operators))
         products = operators[pairs[0]].mT @ operators[pairs[1]]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ipbasis.offline.artefact import Basis
-from ipbasis.offline.forward import energy_coordinates
+from ipbasis.offline.evaluated import energy_coordinates
 from ipbasis.offline.operators import conditions, residual_factor
 from ipbasis.problem.equations import MultiIndex
 from ipbasis.search.physics import AffinePhysics

@@ -12,7 +12,8 @@ from ipbasis.search.noise import Errors
 _SCALE_ROUNDS, _SCALE_SETTLED = (
     60,
     1e-4,
-)  # of Huber's proposal 2, a fixed point: at most, and relative change at its end
+)  # of Huber's proposal 2, a fixed point: rounds at most, and relative change at its end
+_SCALE_ROUNDS, _SCALE_SETTLED = 60, 1e-4
 # Fields have noise of one size unless that has less than this probability, or one of them has fewer observations
 _EQUAL_SIGNIFICANCE, _FEWEST = 0.05, 10
 

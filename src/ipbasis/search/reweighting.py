@@ -20,12 +20,13 @@ Reference: Huber & Ronchetti, Robust Statistics, 2nd edition (2009), sections 7.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
-from ipbasis.search.assemble import amplitude, observed_features
+from ipbasis.search.assemble import amplitude, observed_functions
 from ipbasis.search.noise import BOUND, ByObservation, ByQuery, Errors, Estimated, Noise, basis_error
 from ipbasis.search.residuals import Residuals, estimated_noise
 from ipbasis.search.rows import put, select
@@ -54,8 +55,9 @@ class Fit:
         solution: of the solver; misfits in units of the weights of `noise`.
         batch: the observations, or the pseudo-observations of the last round.
         noise: of these as it was held at the end, the error of the basis included.
-        own: the same without the error of the basis, as far as that is known apart: where the noise was given.
-        noise_std: (B, F) standard deviation of the noise, relative if it is lognormal; NaN where nothing was observed.
+        own: the same without the error of the basis, where the noise was given and one fit did; else as `noise`.
+        noise_std: (B, F) standard deviation of the noise, relative if it is lognormal; if it was estimated, with the
+            error of the basis in it; NaN where nothing was observed.
         noise_given: whether the noise was known beforehand.
         terms: the unknown terms, where the problem has some.
     """
@@ -67,6 +69,11 @@ class Fit:
     noise_std: Tensor
     noise_given: bool
     terms: Terms | None = None
+
+    @property
+    def freedom(self) -> np.ndarray | None:
+        """(B,) degrees of freedom of the noise estimate; None where the noise was given."""
+        return None if self.noise_given else self.solution.freedom.numpy()
 
 
 def fit_once(batch: Batch, noise: Noise, total: Noise, solution: Solution, terms: Terms | None = None) -> Fit:
@@ -99,13 +106,13 @@ def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, solv
         errors: what kind of errors they have.
         solve: see `Squares`.
     """
-    features = observed_features(basis, batch)
+    functions = observed_functions(basis, batch)
     if not errors.ordinary:
         first = _first_noise(batch, noise, errors).with_basis_error(basis_error(basis, batch))
-        started = _Started(solve(batch, first, features), first.by_observation, torch.ones(len(batch.queries)) > 0)
-        return _rounds(basis, batch, noise, errors, solve, features, started)
+        started = _Started(solve(batch, first, functions), first.by_observation, torch.ones(len(batch.queries)) > 0)
+        return _rounds(basis, batch, noise, errors, solve, functions, started)
     total = noise.with_basis_error(basis_error(basis, batch))
-    solution = solve(batch, total, features)
+    solution = solve(batch, total, functions)
     lost = (solution.freedom < _LOST) & (not noise.given)
     if noise.given or (batch.values.shape[2] == 1 and not lost.any()):
         return fit_once(batch, noise, total, solution)
@@ -113,9 +120,9 @@ def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, solv
     if lost.any():
         part = batch.select(lost.numpy())
         large = _first_noise(part, noise, errors).with_basis_error(basis_error(basis, part))
-        put(solution, lost, solve(part, large, _of(features, lost)))
+        put(solution, lost, solve(part, large, _of(functions, lost)))
         std[lost] = large.by_observation
-    return _rounds(basis, batch, noise, errors, solve, features, _Started(solution, std, lost))
+    return _rounds(basis, batch, noise, errors, solve, functions, _Started(solution, std, lost))
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class _Started:
 
 
 def _rounds(
-    basis: Basis, batch: Batch, noise: Noise, errors: Errors, solve: Squares, features: Tensor, started: _Started
+    basis: Basis, batch: Batch, noise: Noise, errors: Errors, solve: Squares, functions: Tensor, started: _Started
 ) -> Fit:
     """The rounds that follow a first fit, see `fit_in_rounds`."""
     solution, values = started.solution, torch.as_tensor(batch.values)
@@ -140,14 +147,19 @@ def _rounds(
         separate=torch.zeros(len(values)) > 0,
         misfit=solution.misfit.clone(),
     )
-    fitted = _fitted(features, solution)
+    fitted = _fitted(functions, solution)
     following = _round(basis, batch, noise, errors, fitted, solution.used, used.separate)
     rows = torch.arange(len(values))[started.again | following.separate]
     for number in range(_ROUNDS):
         rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
         if not len(rows):
             break
-        own, part, before, here = select(following, rows), batch.select(rows.numpy()), fitted[rows], _of(features, rows)
+        own, part, before, here = (
+            select(following, rows),
+            batch.select(rows.numpy()),
+            fitted[rows],
+            _of(functions, rows),
+        )
         pseudo = replace(part, values=own.values.numpy())
         again, last = solve(pseudo, ByObservation(own.std), here), solution.parameters[rows]
         now = _fitted(here, again)
@@ -176,9 +188,9 @@ def _rounds(
     return Fit(solution, replace(batch, values=used.values.numpy()), held, held, by_field, noise.given)
 
 
-def _of(features: Tensor, rows: Tensor) -> Tensor:
+def _of(functions: Tensor, rows: Tensor) -> Tensor:
     """The functions at the points of some queries; once if all share them."""
-    return features if len(features) == 1 else features[rows]
+    return functions if len(functions) == 1 else functions[rows]
 
 
 def _first_noise(batch: Batch, noise: Noise, errors: Errors) -> ByObservation:
@@ -186,17 +198,17 @@ def _first_noise(batch: Batch, noise: Noise, errors: Errors) -> ByObservation:
 
     As if it were known: where it is estimated a fit that follows every observation can seem best.
     """
-    values = torch.as_tensor(batch.values)
+    values = torch.as_tensor(batch.values).where(torch.as_tensor(batch.observed), 1.0)
     given = isinstance(noise, ByObservation)
     if errors.noise == "lognormal":
         return ByObservation(values * (noise.by_observation if given else _FIRST_NOISE))
     return noise if given else ByObservation((_FIRST_NOISE * amplitude(batch))[:, None, None].expand(values.shape))
 
 
-def _fitted(features: Tensor, solution: Solution) -> Tensor:
+def _fitted(functions: Tensor, solution: Solution) -> Tensor:
     """(B, n, F) fitted values, by the functions (B or 1, n, K) at the points."""
-    readouts = solution.readouts.unflatten(1, (-1, features.shape[2])).mT
-    return features[0] @ readouts if len(features) == 1 else features @ readouts
+    readouts = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
+    return functions[0] @ readouts if len(functions) == 1 else functions @ readouts
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ class Solution:
     Args:
         parameters: (B, P).
         covariance: (B, P, P) of the parameters; NaN where the solver gives none.
-        readouts: (B, N).
+        readouts: (B, F K), those of all fields in a row.
         covariances: (B, F, r, r) of the unknowns of each field (see `Physics`), the uncertainty of the parameters
             included.
         used: (B, F) number of each field's observations that the estimates use up.
-        noise_std: (B,) standard deviation of the observations' errors, or the factor by which given ones
-            are exceeded.
+        noise_std: (B,) standard deviation of the observations' errors in units of the data weights, that of the basis
+            included.
         objective: (B,) value at the minimum.
         physics: (B,) mean squared residual there, in units of what the basis, and the weight, can reach.
         misfit: (B,) weighted squared data misfit.
@@ -56,7 +56,7 @@ def without_errors(
 
     Args:
         parameters: (B, P).
-        readouts: (B, N).
+        readouts: (B, F K), those of all fields in a row.
         loss: (B,) at the end.
         misfit: (B,) mean squared data misfit.
         counts: (B,) observed values.

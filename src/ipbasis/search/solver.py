@@ -13,7 +13,7 @@ from torch import Tensor
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
-from ipbasis.search.assemble import assemble, observed_features
+from ipbasis.search.assemble import assemble, observed_functions
 from ipbasis.search.gauss_newton import gauss_newton
 from ipbasis.search.joint import joint_gauss_newton
 from ipbasis.search.noise import Errors, Noise, noise_on
@@ -89,11 +89,12 @@ class Solver:
         """The problem whose parameters the solver searches."""
         return problem
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> Prepared:
         """Make the solver ready.
 
         Args:
-            basis: for the problem as it was declared.
+            declared: the problem as users wrote it.
+            basis: for the problem that is searched, see `searched`.
             errors: what kind of errors the observations have.
             device: where to search.
         """
@@ -152,8 +153,8 @@ class LeastSquares(OnPhysics):
         # on the CPU tensors are made anyway, and the context would cost as much as small operations
         with nullcontext() if device.type == "cpu" else device:
             noise = noise_on(noise, device)
-            functions = observed_features(basis, batch) if functions is None else functions.to(device)
-            assembled = partial(assemble, basis, batch=batch, std=noise.by_observation, features=functions)
+            functions = observed_functions(basis, batch) if functions is None else functions.to(device)
+            assembled = partial(assemble, basis, batch=batch, std=noise.by_observation, functions=functions)
             if isinstance(self.physics, AffinePhysics):
                 solution = gauss_newton(assembled(self.physics), basis.record.accuracy, self.settings, noise.by_query)
             else:
@@ -182,5 +183,5 @@ class GaussNewton(GaussNewtonSettings, Solver):
 
     abilities: ClassVar[frozenset[Ability]] = frozenset({"noise_std", "errors", "device", "profile", "polish"})
 
-    def prepare(self, basis: Basis, errors: Errors, device: torch.device) -> LeastSquares:
+    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> LeastSquares:
         return LeastSquares(basis, physics_of(basis, device), self, errors)
