@@ -1,6 +1,8 @@
 """The command line as a user meets it: what it writes, and one line for every kind of bad input."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -280,3 +282,19 @@ def test_a_faulty_library_is_one_line_and_nothing_is_written(with_terms, options
     assert reason in done.output
     assert len(done.output.strip().splitlines()) == 1
     assert not (with_terms / "e.csv").exists()
+
+
+def test_help_does_not_wait_for_what_commands_need():
+    """Seconds are in the imports: none of these is needed to say what there is."""
+    slow = ("torch", "scipy", "sympy", "pandas", "matplotlib", "pydantic")
+    code = f"import sys, ipbasis.cli; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import ipbasis
+
+    assert all(getattr(ipbasis, name).__name__ == name for name in ipbasis.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'estimates_of'"):
+        ipbasis.estimates_of  # noqa: B018

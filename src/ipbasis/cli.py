@@ -3,13 +3,15 @@
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import pandas as pd
 
 from ipbasis.errors import InputError
 from ipbasis.files import replacing_file
-from ipbasis.problem.declaration import Problem, problem_directory
+
+if TYPE_CHECKING:
+    from ipbasis.problem.declaration import Problem
 
 _FIX, _BOUNDS = "NAME=VALUE", "NAME=LOW:HIGH, an end may be left open"
 _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
@@ -60,7 +62,9 @@ def _numbers(option: str, text: str, parts: list[str], form: str) -> list[float 
         raise InputError(f"{option} {text!r}: expected {form}") from None
 
 
-def _with_knowledge(problem: Problem, fix: tuple[str, ...], bounds: tuple[str, ...], prior: tuple[str, ...]) -> Problem:
+def _with_knowledge(
+    problem: "Problem", fix: tuple[str, ...], bounds: tuple[str, ...], prior: tuple[str, ...]
+) -> "Problem":
     """The problem with what the command line says of its parameters.
 
     Raises:
@@ -157,6 +161,8 @@ def fit(
 ) -> None:
     """Estimate the parameters of every query in OBSERVATIONS (CSV or Parquet) on the basis in BASIS_DIR."""
     # PyTorch takes seconds to import: only what needs it does
+    import pandas as pd
+
     from ipbasis.estimates.estimate import estimate
     from ipbasis.estimates.stream import Summary, estimate_file, write_estimates
     from ipbasis.evaluation.figures import plot_queries
@@ -232,6 +238,8 @@ def show(basis_dir: Path) -> None:
 @main.command()
 def problems() -> None:
     """List the problems that come with ipbasis."""
+    from ipbasis.problem.declaration import Problem, problem_directory
+
     for path in sorted(problem_directory().glob("*.yaml")):
         problem = Problem.from_yaml(path)
         click.echo(f"{problem.name}")
