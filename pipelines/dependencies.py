@@ -280,30 +280,29 @@ def derived(name: str, stage: Mapping, parameters: Mapping) -> tuple[list[str], 
     return needed, dict(sorted(keys.items(), key=lambda pair: (pair[0].count("/"), pair[0])))
 
 
-def axes(parameters: Mapping) -> dict[str, str]:
-    """The problems of stages that do several in one start of Python, as a sweep of Hydra takes them."""
+def axes(parameters: Mapping) -> dict[str, list[str]]:
+    """The problems of stages that do several in one start of Python."""
     problems = parameters["problems"]
-    trained = [name for name in problems if problems[name]["basis"] == name]
-    return {"every": ",".join(problems), "trained": ",".join(trained)}
+    return {"every": list(problems), "trained": [name for name in problems if problems[name]["basis"] == name]}
 
 
 def rewritten(text: str, parameters: Mapping) -> str:
     """The text of dvc.yaml with dependencies of each stage, and outputs of each problem, as they are derived."""
     stages = yaml.safe_load(text)["stages"]
     found = {name: derived(name, stage, parameters) for name, stage in stages.items()}
-    return with_sections(text, found, {axis: names.split(",") for axis, names in axes(parameters).items()})
+    return with_sections(text, found, axes(parameters))
 
 
 def with_axes(text: str) -> str:
-    """The text of params.yaml with its axes as they follow from its problems."""
+    """The text of params.yaml with its axes as they follow from its problems, and as a sweep of Hydra takes them."""
     for axis, problems in axes(yaml.safe_load(text)).items():
-        text = re.sub(rf"(?m)^{axis}:.*$", f"{axis}: {problems}", text)
+        text = re.sub(rf"(?m)^{axis}:.*$", f"{axis}: {','.join(problems)}", text)
     return text
 
 
 def _make_directories(parameters: Mapping) -> None:
     """DVC wants the directories above outputs to exist in a fresh clone."""
-    every, trained = (problems.split(",") for problems in axes(parameters).values())
+    every, trained = axes(parameters).values()
     directories = [Path("data", kind, name) for kind in ("observations", "estimates") for name in every]
     for directory in [*directories, *(Path("data", "training", name) for name in trained)]:
         (ROOT / directory).mkdir(parents=True, exist_ok=True)
