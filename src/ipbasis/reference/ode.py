@@ -3,12 +3,11 @@
 from functools import lru_cache
 
 import numpy as np
-import sympy
-from scipy.integrate import solve_ivp
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import Jet
+from ipbasis.problem.equations import Jet, compile_numpy
+from ipbasis.reference.integrators import InitialValueProblem
 
 
 class FirstOrderSystem:
@@ -31,23 +30,23 @@ class FirstOrderSystem:
         self.state = tuple(Jet(f, (0,) * d) for f, order in enumerate(orders) for d in range(order))
         if 0 in orders:
             raise InputError(f"{problem.name}: field {problem.fields[orders.index(0)]!r} occurs without a derivative")
-        highest = [notation.symbol(Jet(f, (0,) * order)) for f, order in enumerate(orders)]
-        solutions = sympy.solve(residuals, highest, dict=True)
-        if len(solutions) != 1 or set(solutions[0]) != set(highest):
+        highest = [Jet(f, (0,) * order) for f, order in enumerate(orders)]
+        solved = problem.truth.solved_for(highest)
+        if solved is None:
             raise InputError(f"{problem.name}: the equations do not determine the highest derivatives")
-        right = []
-        for jet in self.state:
-            following = notation.symbol(Jet(jet.field, (*jet.index, 0)))
-            right.append(solutions[0].get(following, following))
+        rates = dict(zip(highest, solved, strict=True))
+        following = [Jet(jet.field, (*jet.index, 0)) for jet in self.state]
+        right = tuple(rates.get(jet, notation.symbol(jet)) for jet in following)
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
-        arguments = (time, symbols, problem.truth.parameters)
-        self._right = sympy.lambdify(arguments, right, modules="numpy", cse=True)
+        self._right = compile_numpy((time, symbols, problem.truth.parameters), right)
         given = {**problem.free_initial, **problem.fixed_initial}
         if missing := [notation.jet_name(jet) for jet in self.state if jet not in given]:
             raise InputError(f"{problem.name}: no initial value for {missing[0]}")
         self._free = list(problem.free_initial)
-        self._fixed = {j: float(e.subs(time, problem.domain[0, 0])) for j, e in problem.fixed_initial.items()}
+        self._fixed = {
+            jet: compile_numpy((problem.truth.parameters,), (formula,)) for jet, formula in problem.fixed_initial.items()
+        }
 
     def fields_of(self, state: np.ndarray) -> np.ndarray:
         """(tasks, n, fields) values of the fields in states (state, tasks, n)."""
@@ -77,10 +76,10 @@ class FirstOrderSystem:
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""
         rows = [
-            tasks.initial[:, self._free.index(jet)] if jet in self._free else np.full(len(tasks), self._fixed[jet])
+            tasks.initial[:, self._free.index(jet)] if jet in self._free else self._fixed[jet](tasks.parameters.T)[0]
             for jet in self.state
         ]
-        return np.stack(rows)
+        return np.stack([np.broadcast_to(row, len(tasks)) for row in rows]).astype(float)
 
 
 @lru_cache(maxsize=16)
@@ -103,42 +102,32 @@ def integrate_state(
             are needed.
     """
     system = first_order_system(problem)
-    parameters, start = tasks.parameters.T, system.initial_state(tasks)
-    shape = start.shape
-    low, _ = problem.domain[0]
+    start = system.initial_state(tasks)
+    count, tasks_count = start.shape
     unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
-    if unique[-1] == low:
-        return np.repeat(start[..., None], len(inverse), axis=-1)
-    # SciPy controls the root mean square over all components; divide so that it holds for each task.
-    strict = max(tolerance / np.sqrt(start.size), 3e-14)
-    scale = np.maximum(np.abs(start).max(axis=0), 1.0)
-    count = 0
 
     def right_side(time: float, state: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += 1
-        if evaluations is not None and count > evaluations:
-            raise ArithmeticError(f"{problem.name}: integration needs more than {evaluations} evaluations")
-        return system.right_side(time, state.reshape(shape), parameters).ravel()
+        return system.right_side(time, state.reshape(tasks_count, count).T, tasks.parameters.T).T.ravel()
 
-    solution = solve_ivp(
+    # the state of one task after that of another: derivatives of implicit methods lie in a band
+    whole = InitialValueProblem(
+        problem.name,
         right_side,
-        (low, unique[-1]),
-        start.ravel(),
-        method="DOP853",
-        t_eval=unique,
-        rtol=strict,
-        atol=np.broadcast_to(strict * scale, shape).ravel(),
+        start.T.ravel(),
+        problem.domain[0, 0],
+        np.arange(start.size),
+        ("DOP853", "LSODA"),
+        {"lband": count - 1, "uband": count - 1},
     )
-    if not solution.success:
-        raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
-    return solution.y.reshape(*shape, -1)[..., inverse]
+    values = whole.values(unique, tolerance, evaluations).reshape(tasks_count, count, -1)
+    return values.transpose(1, 0, 2)[..., inverse]
 
 
 def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
     """Solutions of many tasks of an ODE problem.
 
-    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853).
+    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853), or where that takes
+    too long, by one for stiff equations (LSODA).
 
     Args:
         problem: an ODE problem.
