@@ -24,7 +24,7 @@ from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
 from ipbasis.offline.format_1 import from_format_1
 from ipbasis.offline.settings import BasisSettings
-from ipbasis.problem.declaration import Declared, Problem
+from ipbasis.problem.declaration import Declared, Interval, Problem
 from ipbasis.problem.equations import MultiIndex
 
 # times the root mean square of a basis's errors, up to which they occur: few tasks are worse
@@ -191,10 +191,8 @@ class Basis:
         own = self.problem
         for kind in ("coordinates", "fields"):
             if getattr(problem, kind) != getattr(own, kind):
-                raise InputError(
-                    f"{problem.name}: a basis of {own.name} has the {kind} {getattr(own, kind)}, "
-                    f"not {getattr(problem, kind)}"
-                )
+                has, wanted = (_listed(getattr(p, kind)) for p in (own, problem))
+                raise InputError(f"{problem.name}: a basis of {own.name} has the {kind} {has}, not {wanted}")
         return replace(self, record=self.record.model_copy(update={"problem": problem}))
 
     def save(self, directory: str | Path) -> None:
@@ -250,6 +248,11 @@ class Basis:
             reason = str(error).splitlines()[0]
             raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
         return cls(trunk.requires_grad_(False), transform, record)
+
+
+def _listed(named: dict[str, Interval] | list[str]) -> str:
+    """Names, with their ranges where they have some."""
+    return ", ".join(f"{name} in {named[name]}" if isinstance(named, dict) else name for name in named)
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import scipy.linalg
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Equations, Jet
 from ipbasis.reference.collocation import Collocated, Form, on_axes, resolved, stacked
-from ipbasis.reference.integrators import InitialValueProblem
+from ipbasis.reference.integrators import InitialValueProblem, jumps
 
 _STEPWISE = 1 / 30  # share of the tolerance allowed in a step: errors of early steps grow
 _ILL_CONDITIONED = 1e6  # largest coefficients in eigenvectors, relative to what they add up to
@@ -42,12 +42,17 @@ class Evolution:
         if any(jet.index.count(0) >= self.orders[jet.field] for one in equations for jet in one.jets):
             raise self.form.refuse("a highest derivative along time is differentiated along space too")
         self._check_conditions()
-        self.levels = [Jet(f, (0,) * level) for level in range(max(self.orders)) for f in fields if level < self.orders[f]]
+        self.levels = [
+            Jet(f, (0,) * level) for level in range(max(self.orders)) for f in fields if level < self.orders[f]
+        ]
         given = {**problem.free_initial, **problem.fixed_initial}
         if missing := [notation.jet_name(jet) for jet in self.levels if jet not in given]:
             raise self.form.refuse(f"no initial value for {missing[0]}")
         self.right = [one.evaluated(one.residuals) for one in equations]
         self.partials = [one.evaluated(one.partials()[0][0]) for one in equations]
+        everything = [*self.form.equations, *(condition.equations for condition in self.form.conditions)]
+        residuals = [residual for one in everything for residual in one.residuals]
+        self.jumps = jumps(residuals, self.form.time, problem.domain[0])
         self._starts = {
             jet: Equations(notation, (formula,), truth.parameters).evaluated([formula])
             for jet, formula in problem.fixed_initial.items()
@@ -60,7 +65,9 @@ class Evolution:
                 raise self.form.refuse("a condition holds a derivative along time")
             if not condition.equations.is_linear:
                 raise self.form.refuse("a condition is not linear in the fields")
-            if len({self.orders[jet.field] for jet in held}) > 1 or (self._moves(condition.equations) and max(self.orders) > 1):
+            if len({self.orders[jet.field] for jet in held}) > 1 or (
+                self._moves(condition.equations) and max(self.orders) > 1
+            ):
                 raise self.form.refuse("conditions tie fields of different order in time, or change with time")
 
     def _moves(self, equations: Equations) -> bool:
@@ -120,7 +127,10 @@ class Lines:
         inside, beside = np.split(inverse, [self._ends[-1]], axis=1)
         size = self.collocated.size
         jets = [
-            [(m @ inside[j.field * size :][:size], m @ beside[j.field * size :][:size]) for m, j in zip(ms, e.jets, strict=True)]
+            [
+                (m @ inside[j.field * size :][:size], m @ beside[j.field * size :][:size])
+                for m, j in zip(ms, e.jets, strict=True)
+            ]
             for ms, e in zip(self.collocated.matrices, self.evolution.form.equations, strict=True)
         ]
         return _Maps(inside, beside, jets)
@@ -145,7 +155,10 @@ class Lines:
         maps, levels = self._maps(time), range(max(self.evolution.orders))
         values = [(self._level(state, level), self._sources(time, level)) for level in levels]
         return [
-            [inside @ values[j.index.count(0)][0] + beside @ values[j.index.count(0)][1] for (inside, beside), j in zip(own, e.jets, strict=True)]
+            [
+                inside @ values[j.index.count(0)][0] + beside @ values[j.index.count(0)][1]
+                for (inside, beside), j in zip(own, e.jets, strict=True)
+            ]
             for own, e in zip(maps.jets, self.evolution.form.equations, strict=True)
         ]
 
@@ -176,7 +189,9 @@ class Lines:
                 matrix[own, above] = np.eye(own.stop - own.start)
                 continue
             equations = self.evolution.form.equations[jet.field]
-            for other, factor, (inside, _) in zip(equations.jets, partials[jet.field], maps.jets[jet.field], strict=True):
+            for other, factor, (inside, _) in zip(
+                equations.jets, partials[jet.field], maps.jets[jet.field], strict=True
+            ):
                 self._add(matrix[own], factor[:, None] * inside, other.index.count(0))
         return matrix
 
@@ -206,16 +221,17 @@ class Lines:
             matrix, rest = self.jacobian(low, self.start), self.right_side(low, np.zeros_like(self.start))
             if (found := exponential(matrix, rest, self.start, times - low)) is not None:
                 return found
-        task = InitialValueProblem(
-            self.evolution.problem.name,
-            self.right_side,
-            self.start,
-            low,
-            self.groups,
-            ("LSODA", "Radau"),
-            {"jac": self.jacobian},
+        whole = InitialValueProblem(
+            name=self.evolution.problem.name,
+            right_side=self.right_side,
+            start=self.start,
+            low=low,
+            groups=self.groups,
+            methods=("LSODA", "Radau"),
+            options={"jac": self.jacobian},
+            jumps=self.evolution.jumps,
         )
-        return task.values(times, tolerance, evaluations)
+        return whole.values(times, tolerance, evaluations)
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,25 @@ import numpy as np
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Jet, compile_numpy
-from ipbasis.reference.integrators import InitialValueProblem
+from ipbasis.reference.integrators import InitialValueProblem, jumps
 
 
 class FirstOrderSystem:
     """An ODE problem as ``y' = f(t, y, p)``; the state lists each field and its lower derivatives.
 
     Raises:
-        InputError: if the problem is no ODE, cannot be solved for its highest derivatives, or leaves an
-            initial value open.
+        InputError: if the problem is no ODE with initial conditions alone, or cannot be solved for its highest
+            derivatives.
     """
 
     def __init__(self, problem: Problem):
         if len(problem.coordinates) != 1 or problem.truth is None:
             raise InputError(f"{problem.name}: only an ODE with every term known can be integrated")
-        notation, residuals = problem.notation, problem.truth.residuals
+        if problem.boundary:
+            raise InputError(f"{problem.name}: only an ODE with initial conditions alone can be integrated")
+        notation, parameters = problem.notation, problem.truth.parameters
         fields = [Jet(field, ()) for field in range(len(problem.fields))]
-        self._jets = tuple(dict.fromkeys([*problem.truth.jets, *fields]))
-        orders = [0] * len(problem.fields)
-        for jet in problem.truth.jets:
-            orders[jet.field] = max(orders[jet.field], len(jet.index))
+        self._jets, orders = tuple(dict.fromkeys([*problem.truth.jets, *fields])), problem.orders
         self.state = tuple(Jet(f, (0,) * d) for f, order in enumerate(orders) for d in range(order))
         if 0 in orders:
             raise InputError(f"{problem.name}: field {problem.fields[orders.index(0)]!r} occurs without a derivative")
@@ -36,17 +35,14 @@ class FirstOrderSystem:
             raise InputError(f"{problem.name}: the equations do not determine the highest derivatives")
         rates = dict(zip(highest, solved, strict=True))
         following = [Jet(jet.field, (*jet.index, 0)) for jet in self.state]
-        right = tuple(rates.get(jet, notation.symbol(jet)) for jet in following)
+        right = [rates.get(jet, notation.symbol(jet)) for jet in following]
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
-        self._right = compile_numpy((time, symbols, problem.truth.parameters), right)
-        given = {**problem.free_initial, **problem.fixed_initial}
-        if missing := [notation.jet_name(jet) for jet in self.state if jet not in given]:
-            raise InputError(f"{problem.name}: no initial value for {missing[0]}")
+        self._right = compile_numpy((time, symbols, parameters), tuple(right))
+        self.jumps = jumps(right, time, problem.domain[0])
         self._free = list(problem.free_initial)
-        self._fixed = {
-            jet: compile_numpy((problem.truth.parameters,), (formula,)) for jet, formula in problem.fixed_initial.items()
-        }
+        self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
+        self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
 
     def fields_of(self, state: np.ndarray) -> np.ndarray:
         """(tasks, n, fields) values of the fields in states (state, tasks, n)."""
@@ -75,11 +71,12 @@ class FirstOrderSystem:
 
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""
+        fixed = [np.broadcast_to(value, len(tasks)) for value in self._formulas(tasks.parameters.T)]
         rows = [
-            tasks.initial[:, self._free.index(jet)] if jet in self._free else self._fixed[jet](tasks.parameters.T)[0]
+            tasks.initial[:, self._free.index(jet)] if jet in self._free else fixed[self._fixed[jet]]
             for jet in self.state
         ]
-        return np.stack([np.broadcast_to(row, len(tasks)) for row in rows]).astype(float)
+        return np.stack(rows).astype(float)
 
 
 @lru_cache(maxsize=16)
@@ -103,24 +100,25 @@ def integrate_state(
     """
     system = first_order_system(problem)
     start = system.initial_state(tasks)
-    count, tasks_count = start.shape
+    shape = len(tasks), len(system.state)
     unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
 
     def right_side(time: float, state: np.ndarray) -> np.ndarray:
-        return system.right_side(time, state.reshape(tasks_count, count).T, tasks.parameters.T).T.ravel()
+        return system.right_side(time, state.reshape(shape).T, tasks.parameters.T).T.ravel()
 
-    # the state of one task after that of another: derivatives of implicit methods lie in a band
+    # the state of one task after that of another, so that derivatives lie in a band
     whole = InitialValueProblem(
-        problem.name,
-        right_side,
-        start.T.ravel(),
-        problem.domain[0, 0],
-        np.arange(start.size),
-        ("DOP853", "LSODA"),
-        {"lband": count - 1, "uband": count - 1},
+        name=problem.name,
+        right_side=right_side,
+        start=start.T.ravel(),
+        low=problem.domain[0, 0],
+        groups=np.arange(start.size),
+        methods=("DOP853", "LSODA"),
+        options={"lband": shape[1] - 1, "uband": shape[1] - 1},
+        jumps=system.jumps,
     )
-    values = whole.values(unique, tolerance, evaluations).reshape(tasks_count, count, -1)
-    return values.transpose(1, 0, 2)[..., inverse]
+    values = whole.values(unique, tolerance, evaluations)
+    return values.reshape(*shape, -1).transpose(1, 0, 2)[..., inverse]
 
 
 def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:

@@ -63,7 +63,10 @@ class Balance:
         """Its derivative by them."""
         collocated, rows = self.collocated, []
         for factors, matrices, equations in zip(
-            self._parts(coefficients, self.steady.partials), collocated.matrices, self.steady.form.equations, strict=True
+            self._parts(coefficients, self.steady.partials),
+            collocated.matrices,
+            self.steady.form.equations,
+            strict=True,
         ):
             block = np.zeros((len(matrices[0]), collocated.fields, collocated.size))
             for factor, matrix, jet in zip(factors, matrices, equations.jets, strict=True):
@@ -85,7 +88,9 @@ class Balance:
                 return coefficients[None]
         if self.steady.is_linear and np.isfinite(coefficients).all():
             return coefficients[None]
-        raise ArithmeticError(f"{self.steady.form.problem.name}: no solution found by {_STEPS} steps of Newton's method")
+        raise ArithmeticError(
+            f"{self.steady.form.problem.name}: no solution found by {_STEPS} steps of Newton's method"
+        )
 
     def _step(self, coefficients: np.ndarray) -> np.ndarray:
         matrix, rest = self.jacobian(coefficients), self.residual(coefficients)
