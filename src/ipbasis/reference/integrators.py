@@ -16,6 +16,7 @@ _SMALL = 1e-2  # what counts as small beside the size of a component: below it e
 _ROUNDING = 1e-15
 _STRICTEST = {"DOP853": 3e-14, "LSODA": 1e-12, "Radau": 1e-12}  # relative tolerances that rounding allows
 _EXPLICIT_EVALUATIONS = 50_000  # of the right-hand side, after which the next method is tried
+_ROUNDS = 8  # of crude runs: each brings a tolerance down by three powers of ten or more
 _FEW = 1000  # evaluations: some eighty steps of DOP853
 
 
@@ -29,6 +30,7 @@ class InitialValueProblem:
         start: (components,) at `low`.
         low: the initial time.
         groups: (components,) numbers; components of one group have one size.
+        cases: (components,) numbers; those of different cases have nothing to do with each other.
         methods: of `scipy.integrate.solve_ivp`, each tried when the one before takes too long.
         options: of the implicit methods, such as ``jac``.
         jumps: (jumps,) increasing times after `low` at which f jumps.
@@ -39,6 +41,7 @@ class InitialValueProblem:
     start: np.ndarray
     low: float
     groups: np.ndarray
+    cases: np.ndarray
     methods: tuple[str, ...]
     options: dict[str, Any]
     jumps: np.ndarray
@@ -48,7 +51,8 @@ class InitialValueProblem:
 
         Args:
             times: (n,) increasing, none below `low`.
-            tolerance: of each step, relative to each component, or where that is small, to a hundredth of its size.
+            tolerance: of each step, relative to each component, or where that is small, to the size of its group (a
+                hundredth of that where each component is a group).
             evaluations: of the right-hand side, at most, by the last method.
 
         Raises:
@@ -69,38 +73,52 @@ class InitialValueProblem:
         raise ArithmeticError(f"{self.name}: {last}")
 
     def _run(self, method: str, times: np.ndarray, tolerance: float, limit: int | None) -> np.ndarray:
-        """The solution by one method, after a crude run that tells sizes, and the steps that stability alone takes."""
+        """The solution by one method, after crude runs that tell sizes, and the steps that stability alone takes."""
         explicit = method == "DOP853"
-        # without stiffness the crude run takes a tenth of the steps, see `_held_by_stability`
-        count, crude_count = _Count(limit), _Count(limit // 10 if explicit and limit else limit)
-        first = self._first_sizes(times[-1])
-        floor = _ROUNDING * max(first.max(), np.finfo(float).tiny)
-        absolute = np.where(first > 0, _CRUDE * first, 1e3 * floor)
-        crude = self._solved(method, times[-1], None, crude_count, rtol=_CRUDE, atol=absolute)
+        # a crude run takes a tenth of the steps, see `_held_by_stability`
+        size, crude = self._sizes(method, times[-1], limit // 10 if limit else None)
         # LSODA controls the largest error of all components, the others a root mean square
         each = tolerance if method == "LSODA" else tolerance / np.sqrt(self.groups.max() + 1)
         strict = max(each, _STRICTEST[method])
-        if not np.isfinite(crude).all():
-            raise ArithmeticError(f"{self.name}: integration failed: the solution grows beyond all numbers")
-        absolute = max(_SMALL * strict, _ROUNDING) * self._by_group(np.abs(crude).max(axis=1))
-        values = self._solved(method, times[-1], times, count, rtol=strict, atol=np.maximum(absolute, floor))
-        if explicit and _held_by_stability(crude_count.done, count.done, strict):
+        alone = len(self.groups) == self.groups.max() + 1
+        count, absolute = _Count(limit), max(_SMALL * strict, _ROUNDING) * size if alone else strict * size
+        values = self._solved(method, times[-1], times, count, rtol=strict, atol=absolute)
+        if explicit and _held_by_stability(crude, count.done, strict):
             raise _TooManyError("the equations are stiff")
         return values
 
-    def _by_group(self, values: np.ndarray) -> np.ndarray:
-        """(components,) the largest value of each group."""
-        largest = np.zeros(self.groups.max() + 1)
-        np.maximum.at(largest, self.groups, values)
-        return largest[self.groups]
+    def _sizes(self, method: str, last: float, limit: int | None) -> tuple[np.ndarray, int]:
+        """(components,) the largest value of each group, by crude runs, and the evaluations that the last one took.
 
-    def _first_sizes(self, end: float) -> np.ndarray:
-        """What can be told before there is a solution: of components that start at zero, by their rates."""
-        start = self._by_group(np.abs(self.start))
-        middle = (self.low + end) / 2
-        rates = [np.abs(self.right_side(time, self.start)) for time in (self.low, middle)]
-        grown = (end - self.low) * self._by_group(np.nan_to_num(np.maximum(*rates)))
-        return start if start.any() else grown
+        Of a component that starts at zero beside others errors are relative, down to rounding of those. Where all start
+        at zero, first sizes may be far too large: a run whose absolute tolerance was too large for what it found is
+        done again with a smaller one.
+        """
+        allowed = self._first_tolerance(last)
+        for attempt in range(_ROUNDS):
+            count = _Count(limit)
+            try:
+                values = self._solved(method, last, None, count, rtol=_CRUDE, atol=allowed)
+            except (ArithmeticError, _TooManyError):
+                if self.start.any() or attempt == _ROUNDS - 1:
+                    raise
+                allowed = _CRUDE * allowed
+                continue
+            found = _largest(self.groups, np.abs(values).max(axis=1))
+            size = np.maximum(found, _ROUNDING * _largest(self.cases, found) + np.finfo(float).tiny)
+            if (allowed <= 10 * _CRUDE * size).all():
+                break
+            allowed = np.minimum(allowed, _CRUDE * size)
+        return size, count.done
+
+    def _first_tolerance(self, last: float) -> np.ndarray:
+        """(components,) by what can be told before there is a solution: start values, or where all are zero, rates."""
+        start = _largest(self.groups, np.abs(self.start))
+        rates = [self.right_side(time, self.start) for time in (self.low, (self.low + last) / 2)]
+        grown = (last - self.low) * np.nan_to_num(np.abs(rates)).max(axis=0)
+        of_case = 1e3 * _ROUNDING * _largest(self.cases, start)
+        of_case = np.where(of_case > 0, of_case, _CRUDE * _largest(self.cases, grown) + np.finfo(float).tiny)
+        return np.where(start > 0, _CRUDE * start, of_case)
 
     def _solved(self, method: str, last: float, times: np.ndarray | None, count: "_Count", **tolerances) -> np.ndarray:
         """(components, n) values at the times, or at the steps of the method; piece by piece between jumps."""
@@ -111,6 +129,8 @@ class InitialValueProblem:
 
             def right_side(time: float, state: np.ndarray, begin: float = begin, end: float = end) -> np.ndarray:
                 count()
+                if not np.isfinite(state).all():
+                    raise ArithmeticError(f"{self.name}: integration failed: the solution grows beyond all numbers")
                 # within the piece: at its very ends a condition such as t < 5 may already be that of the next
                 return self.right_side(min(max(time, np.nextafter(begin, end)), np.nextafter(end, begin)), state)
 
@@ -128,6 +148,13 @@ class InitialValueProblem:
             state = solution.y[:, -1]
             parts.append(solution.y if wanted is None else solution.y[:, : len(wanted)])
         return np.concatenate(parts, axis=1)
+
+
+def _largest(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(components,) the largest of the values with the same number."""
+    largest = np.zeros(numbers.max() + 1)
+    np.maximum.at(largest, numbers, values)
+    return largest[numbers]
 
 
 def _held_by_stability(crude: int, strict: int, tolerance: float) -> bool:

@@ -113,6 +113,7 @@ def integrate_state(
         start=start.T.ravel(),
         low=problem.domain[0, 0],
         groups=np.arange(start.size),
+        cases=np.repeat(np.arange(shape[0]), shape[1]),
         methods=("DOP853", "LSODA"),
         options={"lband": shape[1] - 1, "uband": shape[1] - 1},
         jumps=system.jumps,
