@@ -221,7 +221,7 @@ def show(basis_dir: Path) -> None:
         click.echo(f"coordinate   {name} in [{low:g}, {high:g}]")
     for name, (low, high) in problem.parameters.items():
         click.echo(f"parameter    {name} trained in [{low:g}, {high:g}]")
-    click.echo(f"basis        {record.functions} functions, trunk {record.trunk.width} x {record.trunk.depth}")
+    click.echo(f"basis        {record.functions} functions, {record.features.words}")
     click.echo(f"residual     {accuracy.residual:.1e} of the solution's size, on unseen tasks")
     for name, parts in accuracy.by_range.items():
         quarters = ", ".join("-" if part is None else f"{part:.1e}" for part in parts)
