@@ -101,7 +101,7 @@ def out_of_range(queries: Queries) -> Queries:
     problem = queries.problem
     tasks = tasks_of(problem, queries.truth)
     values = np.hstack([tasks.parameters, tasks.initial])
-    ranges = np.concatenate([problem.parameter_ranges, np.array([*problem.free_initial.values()]).reshape(-1, 2)])
+    ranges = problem.unknown_ranges
     kept = ((values < ranges[:, 0]) | (values > ranges[:, 1])).any(axis=1)
     # numbered anew: draws of the noise count on from the number of queries
     number = np.cumsum(kept) - 1

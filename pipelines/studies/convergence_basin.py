@@ -130,7 +130,7 @@ def estimated_tasks(estimates: Estimates) -> Tasks:
     """
     problem = estimates.basis.problem
     initial = fitted_initial_values(estimates.basis, torch.tensor(estimates.readouts).flatten(1))
-    low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
+    low, high = problem.unknown_ranges[len(problem.parameters) :].T
     initial = np.where((initial < low) | (initial > high), well_within(initial, low, high), initial)
     return Tasks(estimates.table[list(problem.parameters)].to_numpy(), initial)
 

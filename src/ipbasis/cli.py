@@ -217,10 +217,10 @@ def show(basis_dir: Path) -> None:
     click.echo(f"problem      {problem.name}")
     for equation in problem.equations:
         click.echo(f"equation     {equation} = 0")
-    for name, (low, high) in problem.coordinates.items():
-        click.echo(f"coordinate   {name} in [{low:g}, {high:g}]")
-    for name, (low, high) in problem.parameters.items():
-        click.echo(f"parameter    {name} trained in [{low:g}, {high:g}]")
+    for name, interval in problem.coordinates.items():
+        click.echo(f"coordinate   {name} in {interval}")
+    for name, interval in problem.parameters.items():
+        click.echo(f"parameter    {name} trained in {interval}")
     click.echo(f"basis        {record.functions} functions, {record.features.words}")
     click.echo(f"residual     {accuracy.residual:.1e} of the solution's size, on unseen tasks")
     for name, parts in accuracy.by_range.items():
@@ -245,7 +245,7 @@ def problems() -> None:
         click.echo(f"{problem.name}")
         for equation in problem.equations:
             click.echo(f"    {equation} = 0")
-        ranges = ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in problem.parameters.items())
+        ranges = ", ".join(f"{name} in {interval}" for name, interval in problem.parameters.items())
         click.echo(f"    {ranges}")
 
 

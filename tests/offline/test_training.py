@@ -219,7 +219,7 @@ def test_covering_tasks_reach_the_ends_of_every_range():
     problem = lotka_volterra_known()
     tasks = covering_tasks(problem, 50, np.random.default_rng(0))
     values = np.hstack([tasks.parameters, tasks.initial])
-    ranges = np.array([*problem.parameters.values(), *problem.free_initial.values()])
+    ranges = problem.unknown_ranges
     unit = (values - ranges[:, 0]) / (ranges[:, 1] - ranges[:, 0])
     nodes = (1 - np.cos(np.pi * (np.arange(50) + 0.5) / 50)) / 2
     assert np.allclose(np.sort(unit, axis=0), nodes[:, None])

@@ -6,7 +6,7 @@ import torch
 from conftest import closed_form
 
 from ipbasis.errors import InputError
-from ipbasis.problem.declaration import Problem, problem_directory
+from ipbasis.problem.declaration import Interval, Problem, problem_directory
 from ipbasis.reference.ode import integrate
 
 
@@ -95,7 +95,7 @@ def declare(**changes):
         ({"initial": {}}, "no initial and no boundary conditions"),
         ({"parameters": {"u_t": [0, 1]}}, "reads as a derivative"),
         ({"initial": {"v": [0, 1]}}, "not a field"),
-        ({"initial": {"u": "a"}}, "not a coordinate"),
+        ({"initial": {"u": "u_t"}}, "initial.u: 'u_t' is neither a coordinate nor a parameter"),
         ({"boundary": [{"at": {"t": 2}, "equations": ["u"]}]}, r"t = 2 is not in the domain \[0, 1\]"),
         ({"boundary": [{"at": {"t": 1}, "equations": ["u**2"]}]}, "linear"),
         ({"unknown_terms": {"f": {"of": ["v"]}}}, "'v' is not a field"),
@@ -110,8 +110,8 @@ def test_contradictions_are_refused_in_one_line(changes, reason):
 
 def test_ranges_can_be_replaced(oscillator):
     wider = oscillator.with_ranges(parameters={"a1": [2, 3]}, initial={"u": [-40, 40]})
-    assert wider.parameters["a1"] == (2, 3)
-    assert oscillator.parameters["a1"] == (0, 1.5)
+    assert wider.parameters["a1"] == Interval(2, 3)
+    assert oscillator.parameters["a1"] == Interval(0, 1.5)
     with pytest.raises(InputError, match="no parameters 'b'"):
         oscillator.with_ranges(parameters={"b": [0, 1]})
 
@@ -127,7 +127,12 @@ def test_tasks_lie_in_their_ranges(oscillator):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("name: [", "not YAML"), ("- 1", "mapping"), ("1: x", "mapping"), ("name: x", "Field required")],
+    [
+        ("name: [", "not YAML"),
+        ("- 1", "mapping"),
+        ("1: x", "mapping"),
+        ("name: x", "coordinates: missing; .* is right"),
+    ],
 )
 def test_faulty_files_name_the_file(tmp_path, text, reason):
     path = tmp_path / "p.yaml"

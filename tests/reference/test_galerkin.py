@@ -151,13 +151,20 @@ def test_vibrating_string_as_two_equations():
     ("changes", "reason"),
     [
         ({"equations": ["u_t - a*u_xx + u**2"]}, "not linear"),
-        ({"equations": ["u_tt - a*u_xx"]}, "first order in t"),
-        ({"equations": ["u_t - a*u_x"]}, "second order in x"),
+        ({"equations": ["u_tt - a*u_xx"], "initial": {"u": "sin(pi*x)", "u_t": "0"}}, "first order in t"),
+        ({"equations": ["u_t - a*u_x"], "boundary": [{"at": {"x": 1}, "equations": ["u"]}]}, "second order in x"),
         ({"equations": ["u_t - a*u_xxxx"]}, "second order in x"),
         ({"equations": ["u_t - a*t*u_xx"]}, "depend on t"),
         ({"equations": ["u_t - a*u_xx - 1"]}, "a part without the fields"),
         ({"equations": ["u_t - exp(a*x)*u_xx"]}, "do not separate"),
-        ({"equations": ["u - a*u_xx"]}, "do not determine"),
+        (
+            {
+                "fields": ["u", "v"],
+                "equations": ["u_t + v_t - a*u_xx", "u_t + v_t - v_xx"],
+                "initial": {"u": "0", "v": "0"},
+            },
+            "do not determine",
+        ),
         ({"initial": {"u": [0, 1]}}, "a formula as its initial value"),
         ({"initial": {"u": "cos(x)"}}, "initial values are not zero at the ends of x"),
         ({"boundary": [{"at": {"x": 0}, "equations": ["u"]}]}, "zero at x = 1"),

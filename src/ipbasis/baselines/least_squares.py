@@ -51,8 +51,8 @@ def initial_guesses(problem: Problem, query: BaselineQuery) -> np.ndarray:
         elif len(jet.index) == 1 and len(first_values) > 1:
             guesses.append(np.polyfit(first_times, first_values, 1)[0])
         else:
-            guesses.append(np.mean(interval))
-    low, high = np.array([*problem.free_initial.values()]).reshape(-1, 2).T
+            guesses.append((interval.low + interval.high) / 2)
+    low, high = problem.unknown_ranges[len(problem.parameters) :].T
     return well_within(np.array(guesses), low, high)
 
 

@@ -273,7 +273,7 @@ def _outside(
     problem: Problem, column: str, numbers: np.ndarray, names: pd.Index
 ) -> tuple[np.ndarray, Callable[[int], str]]:
     """Which rows have a coordinate outside the domain, and how to tell it of one."""
-    low, high = problem.coordinates[column]
+    low, high, _ = problem.coordinates[column]
     slack = 1e-9 * (high - low)
     outside = (numbers < low - slack) | (numbers > high + slack)
     domain = f"outside the basis domain [{low:g}, {high:g}]"

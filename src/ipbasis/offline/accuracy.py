@@ -107,8 +107,8 @@ def _by_range(problem: Problem, tasks: Tasks, squares: Tensor) -> dict[str, list
     """Roots of the mean squares of the tasks in each quarter of the ranges they are drawn from, see `Accuracy`."""
     found = {}
     drawn = np.hstack([tasks.parameters, tasks.initial])
-    for name, values, (low, high) in zip(problem.known_names, drawn.T, problem.unknown_ranges, strict=True):
-        quarters = ((values - low) / (high - low) * 4).astype(int).clip(0, 3)
+    for name, shares in zip(problem.known_names, problem.ranges.shares(drawn).T, strict=True):
+        quarters = (shares * 4).astype(int).clip(0, 3)
         parts = [squares[torch.as_tensor(quarters == quarter)] for quarter in range(4)]
         found[name] = [part.mean().sqrt().item() if len(part) else None for part in parts]
     return found

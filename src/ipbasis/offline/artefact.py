@@ -26,7 +26,7 @@ from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
 from ipbasis.offline.formats import in_format_3
 from ipbasis.offline.settings import BasisSettings
-from ipbasis.problem.declaration import Declared, Problem
+from ipbasis.problem.declaration import Declared, Interval, Problem
 from ipbasis.problem.equations import MultiIndex
 
 # times the root mean square of a basis's errors, up to which they occur: few tasks are worse
@@ -196,10 +196,8 @@ class Basis:
         own = self.problem
         for kind in ("coordinates", "fields"):
             if getattr(problem, kind) != getattr(own, kind):
-                raise InputError(
-                    f"{problem.name}: a basis of {own.name} has the {kind} {getattr(own, kind)}, "
-                    f"not {getattr(problem, kind)}"
-                )
+                has, wanted = (_listed(getattr(p, kind)) for p in (own, problem))
+                raise InputError(f"{problem.name}: a basis of {own.name} has the {kind} {has}, not {wanted}")
         return replace(self, record=self.record.model_copy(update={"problem": problem}))
 
     def save(self, directory: str | Path) -> None:
@@ -271,6 +269,11 @@ def _check_shape(features: Features, transform: Tensor | None, record: Record) -
     found = (features.feature_count, features.feature_count) if transform is None else tuple(transform.shape)
     if found != (features.feature_count, record.functions):
         raise RuntimeError(f"{found[1]} functions of {found[0]} features")
+
+
+def _listed(named: dict[str, Interval] | list[str]) -> str:
+    """Names, with their ranges where they have some."""
+    return ", ".join(f"{name} in {named[name]}" if isinstance(named, dict) else name for name in named)
 
 
 def versions() -> dict[str, str]:

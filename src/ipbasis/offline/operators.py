@@ -8,6 +8,7 @@ import sympy
 import torch
 from torch import Tensor
 
+from ipbasis.errors import InputError
 from ipbasis.features.quadrature import Quadrature
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import Equations, Jet, MultiIndex, compile_torch
@@ -277,6 +278,16 @@ class _Assembly:
         )
 
 
+def _check_plain(problem: Problem) -> None:
+    """Refuse conditions that are not the same rows for every task."""
+    parameters = set(problem.system.parameters)
+    held = [*problem.fixed_initial.values(), *(r for _, system in problem.boundary_systems for r in system.residuals)]
+    if any(expression.free_symbols & parameters for expression in held):
+        raise InputError(f"{problem.name}: parameters in initial or boundary conditions are not supported here")
+    if problem.periodic:
+        raise InputError(f"{problem.name}: the periodic coordinate {problem.periodic[0]!r} is not supported here")
+
+
 def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
     """The conditions of a problem on `count` equispaced points of each part of the boundary.
 
@@ -284,7 +295,11 @@ def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
         problem: the problem.
         count: points along each open coordinate of a part; an ODE has a single point.
         dtype: number type of points and coefficients.
+
+    Raises:
+        InputError: if a coordinate is periodic, or the conditions hold parameters.
     """
+    _check_plain(problem)
     assembly = _Assembly(problem, count, dtype)
     grid, at = assembly.part({0: problem.domain[0, 0]})
     for jet in problem.free_initial:
@@ -294,7 +309,7 @@ def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
     initial_rows = assembly.rows
     for known, system in problem.boundary_systems:
         grid, at = assembly.part(known)
-        operator = system.affine.operators[0]
+        (operator,) = system.affine.operators
         for coefficients, source in zip(operator.coefficients, operator.sources, strict=True):
             assembly.add(grid, at, coefficients, -source)
     return assembly.finished(initial_rows)

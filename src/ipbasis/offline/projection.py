@@ -101,10 +101,8 @@ def covering_tasks(problem: Problem, count: int, rng: np.random.Generator, scram
         rng: source of the draw.
         scramble: whether each task lies anywhere in its cell of the hypercube, not at the centre.
     """
-    ranges = problem.unknown_ranges
-    unit = qmc.LatinHypercube(len(ranges), scramble=scramble, rng=rng).random(count)
-    draws = ranges[:, 0] + (ranges[:, 1] - ranges[:, 0]) * (1 - np.cos(np.pi * unit)) / 2
-    return Tasks(draws[:, : len(problem.parameters)], draws[:, len(problem.parameters) :])
+    unit = qmc.LatinHypercube(len(problem.ranges.intervals), scramble=scramble, rng=rng).random(count)
+    return problem.tasks(problem.ranges.at((1 - np.cos(np.pi * unit)) / 2))
 
 
 class CoveringProjection:

@@ -1,101 +1,22 @@
 """A parametric differential equation, declared as data."""
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
 import sympy
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ipbasis.errors import InputError
-from ipbasis.problem.equations import CONSTANTS, FUNCTIONS, Equations, Jet, Notation
+from ipbasis.problem.checks import check_problem
+from ipbasis.problem.declared import Declared, read_yaml
+from ipbasis.problem.equations import Equations, Jet, Notation
+from ipbasis.problem.parsing import exact_number
+from ipbasis.problem.parts import Boundary, Prior, UnknownTerm
+from ipbasis.problem.ranges import Interval, Range, RangeOrFormula, Ranges, Tasks
 
-
-def _increasing(interval: tuple[float, float]) -> tuple[float, float]:
-    low, high = interval
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(f"range [{low:g}, {high:g}]: low must be below high, both finite")
-    return interval
-
-
-# columns of the tables of observations and estimates
-_RESERVED = ("query", "noise_std", "objective", "iterations", "status", "message", "resimulation_rms")
-
-Range = Annotated[tuple[float, float], AfterValidator(_increasing)]
-
-
-class Declared(BaseModel):
-    """Settings read from a file: frozen, no unknown keys, the first fault told in one line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
-
-    def __init__(self, **values: Any):
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            what = fault["msg"].removeprefix("Value error, ")
-            if fault["type"] == "extra_forbidden":
-                what = f"no such key; there are {', '.join(type(self).model_fields)}"
-            raise InputError(f"{type(self).__name__}: {where + ': ' if where else ''}{what}") from None
-
-
-class Boundary(Declared):
-    """Conditions on part of the boundary: ``equations`` hold where the coordinates in ``at`` have these values."""
-
-    at: dict[str, float]
-    equations: list[str]
-
-
-class UnknownTerm(Declared):
-    """A term whose form is not known: a function of the fields ``of``; ``truth`` is used to simulate only."""
-
-    of: list[str]
-    truth: str | None = None
-
-
-class Prior(Declared):
-    """Distribution of a parameter before any data: ``normal`` by mean and standard deviation, or ``lognormal`` by
-    median and standard deviation of the logarithm."""
-
-    normal: tuple[float, float] | None = None
-    lognormal: tuple[float, float] | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "Prior":
-        if (self.normal is None) == (self.lognormal is None):
-            raise ValueError("a prior is either normal: [mean, std] or lognormal: [median, std of the logarithm]")
-        first, std = self.normal or self.lognormal
-        if not (np.isfinite(first) and np.isfinite(std) and std > 0):
-            raise ValueError(f"[{first:g}, {std:g}]: both finite and the standard deviation above zero")
-        if self.lognormal and first <= 0:
-            raise ValueError(f"lognormal [{first:g}, {std:g}]: the median must be above zero")
-        return self
-
-
-@dataclass(frozen=True)
-class Tasks:
-    """Instances of a problem: one row per task.
-
-    Args:
-        parameters: (tasks, parameters), in the problem's order.
-        initial: (tasks, free initial values), in the order of `Problem.free_initial`.
-    """
-
-    parameters: np.ndarray
-    initial: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.parameters)
-
-    def __getitem__(self, rows: slice | np.ndarray) -> "Tasks":
-        return Tasks(self.parameters[rows], self.initial[rows])
+__all__ = ["Boundary", "Declared", "Interval", "Prior", "Problem", "Range", "Tasks", "UnknownTerm", "problem_directory"]
 
 
 class Problem(Declared):
@@ -105,11 +26,14 @@ class Problem(Declared):
         name: name of the problem.
         coordinates: range of each coordinate. Initial conditions hold at the low end of the first one.
         fields: names of the unknown functions.
-        parameters: range of each parameter, from which training tasks are drawn.
+        parameters: range of each parameter, from which training tasks are drawn; ``{range: [low, high], scale: log}``
+            for one that is sampled and searched on its logarithm.
         equations: formulas that equal zero. Derivatives are written ``u_t``, ``u_tx``.
+        constants: numbers that formulas hold by name.
         initial: for a field or a derivative of it along the first coordinate, either a range (differs from
-            task to task) or a formula in the coordinates (the same for every task).
-        boundary: further conditions, linear in the fields.
+            task to task) or a formula in the other coordinates and the parameters.
+        boundary: further conditions, linear in the fields, which may hold parameters; ``{periodic: x}`` for a
+            coordinate at whose ends the solutions agree.
         unknown_terms: names in the equations that stand for functions of the fields yet to be found.
         bounds: low and high end that estimates of a parameter keep to; None for an open end.
         priors: distributions of parameters.
@@ -119,101 +43,35 @@ class Problem(Declared):
         InputError: if the declaration contradicts itself; says where and how.
     """
 
-    name: str
-    coordinates: dict[str, Range]
-    fields: list[str]
-    parameters: dict[str, Range]
-    equations: list[str]
-    initial: dict[str, Range | str] = {}
-    boundary: list[Boundary] = []
-    unknown_terms: dict[str, UnknownTerm] = {}
-    bounds: dict[str, tuple[float | None, float | None]] = {}
-    priors: dict[str, Prior] = {}
-    fixed: dict[str, float] = {}
+    name: str = Field(examples=["my_problem"])
+    coordinates: dict[str, Range] = Field(examples=["{t: [0, 10]}"])
+    fields: list[str] = Field(examples=["[u]"])
+    parameters: dict[str, Range] = Field(examples=["{k: [0.1, 2]}"])
+    equations: list[str] = Field(examples=['["u_t + k*u"]'])
+    constants: dict[str, float] = Field({}, examples=["{g: 9.81}"])
+    initial: dict[str, RangeOrFormula] = Field({}, examples=['{u: [0, 1]} or {u: "sin(x)"}'])
+    boundary: list[Boundary] = Field([], examples=["[{at: {x: 0}, equations: [u]}]"])
+    unknown_terms: dict[str, UnknownTerm] = Field({}, examples=["{f: {of: [u]}}"])
+    bounds: dict[str, tuple[float | None, float | None]] = Field({}, examples=["{k: [0, null]}"])
+    priors: dict[str, Prior] = Field({}, examples=["{k: {normal: [1, 0.2]}}"])
+    fixed: dict[str, float] = Field({}, examples=["{k: 1.5}"])
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Problem":
         """Read a problem from a YAML file with the keys of the class."""
-        try:
-            values = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
-            raise InputError(f"{path}: a problem is a mapping with the keys {', '.join(cls.model_fields)}")
+        values = read_yaml(path, list(cls.model_fields))
         try:
             return cls(**values)
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+            raise InputError(f"{path}: {str(error).removeprefix('Problem: ')}") from None
 
     @model_validator(mode="after")
     def _check(self) -> "Problem":
-        names = [*self.coordinates, *self.fields, *self.parameters, *self.unknown_terms]
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z]\w*", name) or name in FUNCTIONS or name in CONSTANTS:
-                raise ValueError(f"{name!r} cannot be a name: use letters and digits, and no function or constant")
-            if "_" in name and name in self.fields:
-                raise ValueError(f"field {name!r}: no underscore in the name of a field, it marks derivatives")
-            if name in (*_RESERVED, *(f"{field}_noise" for field in self.fields)):
-                raise ValueError(f"{name!r} cannot be a name: tables have a column of that name")
-            if names.count(name) > 1:
-                raise ValueError(f"name {name!r} is used twice")
-        for name in [*self.parameters, *self.unknown_terms]:
-            if self.notation.jet(name):
-                raise ValueError(f"name {name!r} reads as a derivative; choose another")
-        for kind in ("coordinates", "fields", "parameters", "equations"):
-            if not getattr(self, kind):
-                raise ValueError(f"{kind}: at least one is needed")
-        if not self.initial and not self.boundary:
-            raise ValueError("no initial and no boundary conditions: no solution is determined")
-        for name, term in self.unknown_terms.items():
-            if wrong := [f for f in term.of if f not in self.fields]:
-                raise ValueError(f"unknown_terms.{name}: {wrong[0]!r} is not a field; fields are {self.fields}")
-        for name in self.initial:
-            jet = self.notation.jet(name)
-            if jet is None or set(jet.index) - {0}:
-                first = next(iter(self.coordinates))
-                raise ValueError(f"initial: {name!r} is not a field or a derivative of one along {first!r}")
-        for condition in self.boundary:
-            for coordinate, value in condition.at.items():
-                low, high = self.coordinates.get(coordinate, (np.nan, np.nan))
-                if not low <= value <= high:
-                    raise ValueError(f"boundary: {coordinate} = {value:g} is not in the domain [{low:g}, {high:g}]")
         try:
-            _ = self.system, self.truth, self.fixed_initial, self.boundary_systems
+            check_problem(self)
         except InputError as error:
             raise ValueError(str(error)) from None
-        used = {s for residual in (self.truth or self.system).residuals for s in residual.free_symbols}
-        for name in self.parameters:
-            if self.notation.others[name] not in used:
-                raise ValueError(f"parameter {name!r} occurs in no equation")
-        self._check_knowledge()
         return self
-
-    def _check_knowledge(self) -> None:
-        """Bounds, priors and fixed values name parameters, and leave the search a place to start."""
-        for kind, names in (("bounds", self.parameters), ("priors", self.parameters), ("fixed", self.known_names)):
-            for name in getattr(self, kind):
-                if name not in names:
-                    raise ValueError(f"{kind}: there is no {name!r}; there are {', '.join(names)}")
-        for name, (low, high) in self.bounds.items():
-            low, high = -np.inf if low is None else low, np.inf if high is None else high
-            first, last = self.parameters[name]
-            if not low < high:
-                raise ValueError(f"bounds.{name}: [{low:g}, {high:g}]: low must be below high")
-            if low >= last or high <= first:
-                given = f"bounds.{name}: [{low:g}, {high:g}]"
-                raise ValueError(f"{given} leaves no start: it must overlap the range [{first:g}, {last:g}]")
-        for name, prior in self.priors.items():
-            high = self.bounds.get(name, (None, None))[1]
-            if prior.lognormal and high is not None and high <= 0:
-                raise ValueError(f"priors.{name}: lognormal, but bounds end at {high:g}; it must be above zero")
-        for name, value in self.fixed.items():
-            if not np.isfinite(value):
-                raise ValueError(f"fixed.{name}: {value:g} is not a finite number")
-            if name in self.priors or name in self.bounds:
-                raise ValueError(f"fixed.{name}: it cannot have bounds or a prior as well")
 
     @property
     def known_names(self) -> list[str]:
@@ -222,11 +80,11 @@ class Problem(Declared):
 
     @cached_property
     def notation(self) -> Notation:
-        return Notation(self.coordinates, self.fields, [*self.parameters, *self.unknown_terms])
+        return Notation(self.coordinates, self.fields, [*self.parameters, *self.unknown_terms], self.constants)
 
-    def _system(self, equations: list[str], substitute: Mapping | None = None) -> Equations:
+    def _system(self, equations: Iterable[str], substitute: Mapping | None = None) -> Equations:
         notation = self.notation
-        residuals = tuple(notation.parse(text).subs(substitute or {}) for text in equations)
+        residuals = tuple(notation.parse(text).xreplace(substitute or {}) for text in equations)
         return Equations(notation, residuals, tuple(notation.others[name] for name in self.parameters))
 
     @cached_property
@@ -245,53 +103,78 @@ class Problem(Declared):
 
     @cached_property
     def boundary_systems(self) -> list[tuple[dict[int, float], Equations]]:
-        """For each boundary part: the fixed coordinates (by number) and the conditions."""
+        """For each boundary part: the fixed coordinates (by number) and the conditions, which may hold parameters."""
         order = list(self.coordinates)
-        parts = [({order.index(c): v for c, v in b.at.items()}, self._system(b.equations)) for b in self.boundary]
-        for _, system in parts:
-            if system.affine is None or system.affine.thetas != (1,):
-                raise InputError("boundary: conditions must be linear in the fields, with no parameter in them")
-        return parts
+        parts = [b for b in self.boundary if b.periodic is None]
+        return [({order.index(c): v for c, v in b.at.items()}, self._system(b.equations)) for b in parts]
 
     @cached_property
-    def free_initial(self) -> dict[Jet, tuple[float, float]]:
+    def periodic(self) -> tuple[str, ...]:
+        """Coordinates at whose ends the solutions agree."""
+        return tuple(b.periodic for b in self.boundary if b.periodic is not None)
+
+    @cached_property
+    def free_initial(self) -> dict[Jet, Interval]:
         """Initial values that differ from task to task, with their ranges."""
         return {self.notation.jet(k): v for k, v in self.initial.items() if not isinstance(v, str)}
 
     @cached_property
     def fixed_initial(self) -> dict[Jet, sympy.Expr]:
-        """Initial values that are the same for every task, as expressions in the coordinates."""
-        fixed = {self.notation.jet(k): self.notation.parse(v) for k, v in self.initial.items() if isinstance(v, str)}
-        coordinates = set(self.notation.coordinates.values())
-        for jet, expression in fixed.items():
-            if foreign := expression.free_symbols - coordinates:
-                name = self.notation.jet_name(jet)
-                raise InputError(f"initial: {name}: {foreign.pop()} is not a coordinate")
-        return fixed
+        """Initial values given by formulas, as expressions in the other coordinates and the parameters."""
+        start = {next(iter(self.notation.coordinates.values())): exact_number(self.domain[0, 0])}
+        given = {k: v for k, v in self.initial.items() if isinstance(v, str)}
+        return {self.notation.jet(k): self.notation.parse(v).xreplace(start) for k, v in given.items()}
+
+    @property
+    def has_time(self) -> bool:
+        """Whether there are initial conditions, so that the first coordinate is time."""
+        return bool(self.initial)
+
+    @cached_property
+    def orders(self) -> tuple[int, ...]:
+        """Per field, the order of the highest derivative along the first coordinate."""
+        counts = [(jet.field, jet.index.count(0)) for jet in self.system.jets]
+        return tuple(max((n for f, n in counts if f == field), default=0) for field in range(len(self.fields)))
+
+    @cached_property
+    def used_parameters(self) -> list[str]:
+        """The parameters that occur in the equations as they are solved, or in the conditions."""
+        conditions = [residual for _, system in self.boundary_systems for residual in system.residuals]
+        held = [*self.system.residuals, *conditions, *self.fixed_initial.values()]
+        used = {symbol for expression in held for symbol in expression.free_symbols}
+        return [name for name in self.parameters if self.notation.others[name] in used]
 
     @property
     def domain(self) -> np.ndarray:
         """(coordinates, 2) lower and upper end of each coordinate."""
-        return np.array(list(self.coordinates.values()), dtype=float)
+        return Ranges([*self.coordinates.values()]).ends
 
     @property
     def parameter_ranges(self) -> np.ndarray:
         """(parameters, 2) lower and upper end of each parameter."""
-        return np.array(list(self.parameters.values()), dtype=float)
+        return Ranges([*self.parameters.values()]).ends
+
+    @cached_property
+    def ranges(self) -> Ranges:
+        """Of everything that differs from task to task: the parameters, then the free initial values."""
+        return Ranges([*self.parameters.values(), *self.free_initial.values()])
 
     @property
     def unknown_ranges(self) -> np.ndarray:
         """(parameters + free initial values, 2) lower and upper end of everything that differs from task to task."""
-        return np.array([*self.parameters.values(), *self.free_initial.values()], dtype=float)
+        return self.ranges.ends
 
     def with_ranges(self, parameters: Mapping | None = None, initial: Mapping | None = None) -> "Problem":
-        """The same problem with other ranges for some parameters or initial values."""
+        """The same problem with other ranges for some parameters or initial values; scales stay if none is given."""
         values = self.model_dump()
         for kind, ranges in (("parameters", parameters or {}), ("initial", initial or {})):
             for name, interval in ranges.items():
                 if name not in values[kind]:
                     raise InputError(f"{self.name} has no {kind} {name!r}; it has {', '.join(values[kind])}")
-                values[kind][name] = tuple(interval)
+                declared = getattr(self, kind)[name]
+                if isinstance(declared, Interval) and not isinstance(interval, Interval | Mapping):
+                    interval = declared._replace(low=interval[0], high=interval[1])
+                values[kind][name] = interval
         return Problem(**values)
 
     def with_knowledge(
@@ -303,11 +186,22 @@ class Problem(Declared):
             values[kind] |= given or {}
         return Problem(**values)
 
+    def tasks(self, unknowns: np.ndarray) -> Tasks:
+        """Tasks of unknowns (tasks, U): the parameters, then the free initial values."""
+        count = len(self.parameters)
+        return Tasks(unknowns[:, :count], unknowns[:, count:])
+
     def sample_tasks(self, count: int, rng: np.random.Generator) -> Tasks:
-        """Draw tasks uniformly from the ranges of parameters and free initial values."""
-        ranges = self.unknown_ranges
-        draws = rng.uniform(ranges[:, 0], ranges[:, 1], size=(count, len(ranges)))
-        return Tasks(draws[:, : len(self.parameters)], draws[:, len(self.parameters) :])
+        """Draw tasks uniformly from the ranges of parameters and free initial values, each on its scale."""
+        return self.tasks(self.ranges.drawn(count, rng))
+
+    def sobol_tasks(self, count: int, seed: int) -> Tasks:
+        """Tasks that cover the ranges evenly: a scrambled Sobol sequence on the scale of each."""
+        return self.tasks(self.ranges.sobol(count, seed))
+
+    def corner_tasks(self) -> Tasks:
+        """Tasks at the ends of the ranges, some tens at most, see `Ranges.corners`."""
+        return self.tasks(self.ranges.corners())
 
 
 def problem_directory() -> Path:

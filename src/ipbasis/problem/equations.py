@@ -1,118 +1,40 @@
-"""Equations as text: checked, turned into SymPy, and compiled for PyTorch and NumPy.
+"""Equations in the names of a problem, with everything the numerics need of them."""
 
-The text is parsed by Python's own grammar and walked against a whitelist of syntax nodes, functions
-and names before SymPy sees it; nothing is evaluated.
-"""
-
-import ast
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import chain
+from typing import TYPE_CHECKING
 
+import numpy as np
 import sympy
-import torch
 
 from ipbasis.errors import InputError
+from ipbasis.problem.functions import CONSTANTS, FUNCTIONS, compile_numpy, compile_torch
+from ipbasis.problem.linearity import affine_form, separated
+from ipbasis.problem.parsing import exact_number, parse_expression
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CONSTANTS",
+    "FUNCTIONS",
+    "AffineSplit",
+    "Equations",
+    "Jet",
+    "LinearOperator",
+    "MultiIndex",
+    "Notation",
+    "compile_numpy",
+    "compile_torch",
+    "parse_expression",
+]
 
 # A derivative is the sorted tuple of the coordinate numbers it is taken along: () is the value itself,
 # (0, 0) the second derivative along the first coordinate.
 MultiIndex = tuple[int, ...]
-
-FUNCTIONS: dict[str, Callable] = {
-    "sin": sympy.sin,
-    "cos": sympy.cos,
-    "tan": sympy.tan,
-    "exp": sympy.exp,
-    "log": sympy.log,
-    "sqrt": sympy.sqrt,
-    "sinh": sympy.sinh,
-    "cosh": sympy.cosh,
-    "tanh": sympy.tanh,
-}
-CONSTANTS = {"pi": sympy.pi}
-_OPERATORS = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-}
-_LONGEST_TEXT = 2000
-_LARGEST_EXPONENT = 20  # keeps SymPy from expanding something like 9**9**9
-
-
-def parse_expression(text: str, names: Mapping[str, sympy.Expr]) -> sympy.Expr:
-    """The SymPy expression of a formula given as text.
-
-    Args:
-        text: a formula in Python's notation, such as ``"u_tt + a1*u_t"``.
-        names: what each allowed name stands for.
-
-    Raises:
-        InputError: for a syntax error, an unknown symbol or a forbidden construct, with its position.
-    """
-
-    def refuse(node: ast.AST, what: str) -> InputError:
-        column = getattr(node, "col_offset", 0) + 1 + len(text) - len(text.lstrip())
-        return InputError(f"equation {text!r}, position {column}: {what}")
-
-    def convert(node: ast.AST) -> sympy.Expr:
-        match node:
-            case ast.Constant(value=bool() | complex() | str() | bytes() | None):
-                raise refuse(node, f"{ast.unparse(node)} is not a real number")
-            case ast.Constant(value=int() as number):
-                return sympy.Integer(number)
-            case ast.Constant(value=float() as number):
-                return sympy.Float(number)
-            case ast.Name(id=name):
-                if name in names:
-                    return names[name]
-                if name in CONSTANTS:
-                    return CONSTANTS[name]
-                allowed = ", ".join([*names, *CONSTANTS])
-                raise refuse(node, f"unknown symbol {name!r}; known are {allowed}")
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -convert(operand)
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return convert(operand)
-            case ast.BinOp(left=left, op=ast.Pow(), right=right):
-                base, exponent = convert(left), convert(right)
-                if exponent.is_number and not abs(exponent) <= _LARGEST_EXPONENT:
-                    raise refuse(right, f"exponent larger than {_LARGEST_EXPONENT}")
-                if base.is_number and not 1e-15 <= abs(base) <= 1e15 and base != 0:
-                    raise refuse(left, "power of a number beyond 1e15")
-                return base**exponent
-            case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
-                divisor = convert(right)
-                if isinstance(operator, ast.Div) and divisor.is_zero:
-                    raise refuse(right, "division by zero")
-                return _OPERATORS[type(operator)](convert(left), divisor)
-            case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in FUNCTIONS:
-                return FUNCTIONS[name](convert(argument))
-            case ast.Call():
-                called = ast.unparse(node.func)
-                known = ", ".join(FUNCTIONS)
-                raise refuse(node, f"call of {called!r} is not allowed; functions of one argument: {known}")
-        raise refuse(node, f"{type(node).__name__} is not allowed in an equation")
-
-    if not isinstance(text, str):
-        raise InputError(f"equation {text!r} is not a text")
-    if len(text) > _LONGEST_TEXT:
-        raise InputError(f"equation of {len(text)} characters is longer than {_LONGEST_TEXT}")
-    indent = len(text) - len(text.lstrip())
-    try:
-        expression = convert(ast.parse(text.strip(), mode="eval").body)
-    except SyntaxError as error:
-        raise InputError(f"equation {text!r}, position {(error.offset or 1) + indent}: {error.msg}") from None
-    except (RecursionError, MemoryError, TypeError, OverflowError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"equation {text[:60]!r}..., position 1: too deeply nested, or no real number") from None
-    if expression.has(sympy.zoo, sympy.nan, sympy.oo, sympy.I):
-        raise InputError(f"equation {text!r}, position 1: its value is not a finite real number")
-    return expression
 
 
 @dataclass(frozen=True)
@@ -129,12 +51,24 @@ class Jet:
 
 
 class Notation:
-    """The names an equation may use: coordinates, fields and their derivatives, and parameters.
+    """The names an equation may use: coordinates, fields and their derivatives, parameters, and constants.
 
     ``u_tx`` is the field ``u`` differentiated along ``t`` and ``x``; the order of the letters is free.
+
+    Args:
+        coordinates, fields: their names.
+        others: names of parameters and unknown terms.
+        constants: numbers by name; a formula has the number where it has the name.
     """
 
-    def __init__(self, coordinates: Sequence[str], fields: Sequence[str], others: Iterable[str]):
+    def __init__(
+        self,
+        coordinates: Sequence[str],
+        fields: Sequence[str],
+        others: Iterable[str],
+        constants: Mapping[str, float] | None = None,
+    ):
+        self.constants = {name: exact_number(value) for name, value in (constants or {}).items()}
         self.coordinates = {name: sympy.Symbol(name, real=True) for name in coordinates}
         self.fields = tuple(fields)
         self.others = {name: sympy.Symbol(name, real=True) for name in others}
@@ -183,7 +117,7 @@ class _Names(Mapping):
 
     def __init__(self, notation: Notation):
         self._notation = notation
-        self._plain = {**notation.coordinates, **notation.others}
+        self._plain = {**notation.coordinates, **notation.others, **notation.constants}
 
     def __contains__(self, name: object) -> bool:
         return name in self._plain or self._notation.jet(str(name)) is not None
@@ -259,15 +193,15 @@ class Equations:
         return tuple(self.notation.symbol(jet) for jet in self.jets)
 
     @cached_property
+    def _linear(self) -> tuple[sympy.Expr, ...] | None:
+        """The residuals, affine in the jets as they stand; None if one is not linear."""
+        forms = [affine_form(residual, self._jet_symbols) for residual in self.residuals]
+        return None if any(form is None for form in forms) else tuple(forms)
+
+    @property
     def is_linear(self) -> bool:
         """Whether every equation is linear in the fields and their derivatives."""
-        symbols = self._jet_symbols
-        return all(
-            sympy.expand(sympy.diff(r, a, b)) == 0
-            for r in self.residuals
-            for i, a in enumerate(symbols)
-            for b in symbols[i:]
-        )
+        return self._linear is not None
 
     @cached_property
     def affine(self) -> AffineSplit | None:
@@ -276,21 +210,18 @@ class Equations:
         It exists if the system is linear in the fields, has no unknown terms, and each coefficient is a sum
         of products of a function of the parameters and a function of the coordinates.
         """
-        if not self.is_linear:
+        if self._linear is None:
             return None
         symbols, count = self._jet_symbols, len(self.residuals)
-        coordinates = set(self.notation.coordinates.values())
         terms: dict[sympy.Expr, tuple[list[dict], list[sympy.Expr]]] = {}
-        for row, residual in enumerate(self.residuals):
-            source = residual.subs(dict.fromkeys(symbols, 0))
+        for row, residual in enumerate(self._linear):
+            source = residual.xreplace(dict.fromkeys(symbols, sympy.S.Zero))
             parts = [(jet, sympy.diff(residual, s)) for jet, s in zip(self.jets, symbols, strict=True)]
             for jet, coefficient in [*parts, (None, source)]:
-                for summand in sympy.Add.make_args(sympy.expand(coefficient)):
-                    spatial, theta = summand.as_independent(*self.parameters, as_Add=False)
-                    if summand == 0:
-                        continue
-                    if theta.free_symbols - set(self.parameters) or spatial.free_symbols - coordinates:
-                        return None
+                pairs = separated(coefficient, self.parameters, self.notation.coordinates.values())
+                if pairs is None:
+                    return None
+                for theta, spatial in pairs:
                     coefficients, sources = terms.setdefault(
                         theta, ([{} for _ in range(count)], [sympy.Integer(0)] * count)
                     )
@@ -303,6 +234,21 @@ class Equations:
             operators=tuple(LinearOperator(tuple(c), tuple(s)) for c, s in terms.values()),
         )
 
+    def solved_for(self, jets: Sequence[Jet]) -> tuple[sympy.Expr, ...] | None:
+        """Each of as many jets as there are equations, by the others; None where the equations do not determine them.
+
+        Equations linear in the jets are solved by elimination, nothing is expanded; others as SymPy solves them.
+        """
+        symbols = [self.notation.symbol(jet) for jet in jets]
+        forms = [affine_form(residual, symbols) for residual in self.residuals]
+        if any(form is None for form in forms):
+            found = sympy.solve(self.residuals, symbols, dict=True)
+            determined = len(found) == 1 and set(found[0]) == set(symbols)
+            return tuple(found[0][symbol] for symbol in symbols) if determined else None
+        rest = sympy.Matrix([form.xreplace(dict.fromkeys(symbols, sympy.S.Zero)) for form in forms])
+        matrix = sympy.Matrix([[sympy.diff(form, symbol) for symbol in symbols] for form in forms])
+        return _eliminated(matrix, -rest)
+
     def partials(self) -> tuple[list[list[sympy.Expr]], list[list[sympy.Expr]]]:
         """Pointwise partial derivatives of each residual by each jet and by each parameter."""
         by_jet = [[sympy.diff(r, s) for s in self._jet_symbols] for r in self.residuals]
@@ -310,19 +256,26 @@ class Equations:
         return by_jet, by_parameter
 
     @cached_property
-    def linearised(self) -> Callable[..., list[torch.Tensor]]:
+    def linearised(self) -> "Callable[..., list[torch.Tensor]]":
         """The compiled residuals, then their partials by the jets, then by the parameters, see `compiled`."""
         by_jet, by_parameter = self.partials()
         return self.compiled([*self.residuals, *chain(*by_jet), *chain(*by_parameter)])
 
-    def compiled(self, expressions: Sequence[sympy.Expr]) -> Callable[..., list[torch.Tensor]]:
+    def compiled(self, expressions: Sequence[sympy.Expr]) -> "Callable[..., list[torch.Tensor]]":
         """A PyTorch function ``f(coordinates, jets, parameters)`` of expressions in the equations' names.
 
         Each argument is a sequence of tensors that broadcast against each other, the jets ordered as
         `jets`, the parameters as declared.
         """
-        arguments = (tuple(self.notation.coordinates.values()), self._jet_symbols, self.parameters)
-        return compile_torch(arguments, tuple(expressions))
+        return compile_torch(self._arguments, tuple(expressions))
+
+    def evaluated(self, expressions: Sequence[sympy.Expr]) -> Callable[..., list[np.ndarray]]:
+        """The NumPy function of `compiled`, of arrays that broadcast against each other."""
+        return compile_numpy(self._arguments, tuple(expressions))
+
+    @property
+    def _arguments(self) -> tuple:
+        return tuple(self.notation.coordinates.values()), self._jet_symbols, self.parameters
 
     def latex(self) -> list[str]:
         """Each equation in LaTeX, derivatives as partial derivatives."""
@@ -335,21 +288,31 @@ class Equations:
         return [f"{sympy.latex(r, symbol_names=names)} = 0" for r in self.residuals]
 
 
-def _on_tensors_and_numbers(name: str) -> Callable:
-    """PyTorch's function of this name; Python's for plain numbers, which PyTorch refuses."""
-    of_tensors, of_numbers = getattr(torch, name), getattr(math, name)
-    return lambda value: of_tensors(value) if isinstance(value, torch.Tensor) else of_numbers(value)
+def _eliminated(matrix: sympy.Matrix, right: sympy.Matrix) -> tuple[sympy.Expr, ...] | None:
+    """Solution of linear equations; each equation that holds a single unknown is solved for it first, without a sum."""
+    size = matrix.shape[0]
+    if matrix.shape[1] != size:
+        return None
+    found: dict[int, sympy.Expr] = {}
+    rows = set(range(size))
+    while len(found) < size:
+        single = [(r, held) for r in sorted(rows) if len(held := _open(matrix, r, found)) == 1]
+        if not single:
+            break
+        row, (column,) = single[0]
+        known = sum((matrix[row, c] * value for c, value in found.items()), sympy.S.Zero)
+        found[column] = (right[row] - known) / matrix[row, column]
+        rows.remove(row)
+    if len(found) < size:
+        columns = [c for c in range(size) if c not in found]
+        rest = [right[r] - sum((matrix[r, c] * v for c, v in found.items()), sympy.S.Zero) for r in sorted(rows)]
+        block = matrix.extract(sorted(rows), columns)
+        if any(not _open(block, r, {}) for r in range(len(columns))) or block.rank() < len(columns):
+            return None
+        found |= dict(zip(columns, block.LUsolve(sympy.Matrix(rest)), strict=True))
+    return tuple(found[column] for column in range(size))
 
 
-_TORCH = {name: _on_tensors_and_numbers(name) for name in FUNCTIONS} | {"pi": math.pi}
-
-
-@cache
-def compile_torch(arguments: tuple, expressions: tuple[sympy.Expr, ...]) -> Callable[..., list]:
-    """A PyTorch function that evaluates expressions; constants come back as Python numbers.
-
-    Args:
-        arguments: symbols, or nested tuples of symbols, in call order.
-        expressions: what to evaluate; every free symbol must be among the arguments.
-    """
-    return sympy.lambdify(arguments, list(expressions), modules=[_TORCH], cse=True)
+def _open(matrix: sympy.Matrix, row: int, found: Mapping[int, sympy.Expr]) -> list[int]:
+    """Columns of a row that hold an unknown not yet found."""
+    return [c for c in range(matrix.shape[1]) if c not in found and matrix[row, c] != 0]

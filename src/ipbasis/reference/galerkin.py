@@ -22,7 +22,7 @@ from numpy.polynomial import legendre
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import AffineSplit, Equations, Jet
+from ipbasis.problem.equations import AffineSplit, Equations, Jet, compile_numpy
 
 MODES = (32, 48, 64, 96, 128, 192, 256)  # numbers of functions, tried in this order until one resolves the solution
 _CHECKED_TIMES = 9
@@ -62,16 +62,14 @@ class LinearEvolution:
         truth, notation = self.problem.truth, self.problem.notation
         if not truth.is_linear:
             raise self._refuse("the equations are not linear in the fields")
-        rates = [notation.symbol(Jet(field, (0,))) for field in range(len(self.problem.fields))]
         spatial = [jet for jet in truth.jets if jet.index != (0,)]
         if any(0 in jet.index for jet in spatial):
             raise self._refuse(f"the equations must be of first order in {self.time}")
         if max((len(jet.index) for jet in spatial), default=0) != 2:
             raise self._refuse(f"the equations must be of second order in {self.space}")
-        solved = sympy.solve(truth.residuals, rates, dict=True)
-        if len(solved) != 1 or set(solved[0]) != set(rates):
+        right = truth.solved_for([Jet(field, (0,)) for field in range(len(self.problem.fields))])
+        if right is None:
             raise self._refuse(f"the equations do not determine every derivative along {self.time}")
-        right = tuple(sympy.expand(solved[0][rate]) for rate in rates)
         if any(self.time in side.free_symbols for side in right):
             raise self._refuse(f"the coefficients depend on {self.time}")
         split = Equations(notation, right, truth.parameters).affine
@@ -86,7 +84,8 @@ class LinearEvolution:
         for wall in self.problem.domain[1]:
             conditions = [s for at, s in self.problem.boundary_systems if at == {1: wall}]
             residuals = [r for system in conditions for r in system.residuals]
-            if sympy.solve(residuals, list(fields), dict=True) != [dict.fromkeys(fields, 0)]:
+            values = {symbol for residual in residuals for symbol in residual.free_symbols} <= fields
+            if not values or sympy.solve(residuals, list(fields), dict=True) != [dict.fromkeys(fields, 0)]:
                 raise self._refuse(f"every field must be zero at {self.space} = {wall:g}, and nothing more")
         if len(self.problem.boundary) != 2:
             raise self._refuse(f"boundary conditions must be at the two ends of {self.space} alone")
@@ -96,8 +95,9 @@ class LinearEvolution:
         problem, given = self.problem, self.problem.fixed_initial
         if set(given) != {Jet(field, ()) for field in range(len(problem.fields))} or problem.free_initial:
             raise self._refuse("every field needs a formula as its initial value, and nothing more")
-        start = problem.domain[0, 0]
-        return [self.in_space(given[jet].subs(self.time, start)) for jet in sorted(given, key=lambda j: j.field)]
+        if any(given[jet].free_symbols - {self.space} for jet in given):
+            raise self._refuse("the initial values hold parameters")
+        return [self.in_space(given[jet]) for jet in sorted(given, key=lambda j: j.field)]
 
     def _contradiction(self) -> float:
         """Initial values at the walls, relative to the largest."""
@@ -110,8 +110,8 @@ class LinearEvolution:
 
     def in_space(self, expression: sympy.Expr) -> Callable[[np.ndarray], np.ndarray]:
         """An expression in the space coordinate as a function of positions (n,)."""
-        function = sympy.lambdify(self.space, expression, modules="numpy")
-        return lambda positions: np.broadcast_to(np.asarray(function(positions), dtype=float), positions.shape)
+        function = compile_numpy((self.space,), (expression,))
+        return lambda positions: np.broadcast_to(np.asarray(function(positions)[0], dtype=float), positions.shape)
 
 
 @lru_cache(maxsize=16)
@@ -151,7 +151,7 @@ class Discretisation:
         tested = (weights[:, None] * self.functions(self._nodes)).T
         self._matrices = self._operators(tested)
         self._initial = np.stack([tested @ self._compatible(e) for e in evolution.initial])
-        self._thetas = sympy.lambdify([evolution.problem.truth.parameters], list(evolution.split.thetas), "numpy")
+        self._thetas = compile_numpy((evolution.problem.truth.parameters,), evolution.split.thetas)
 
     def _compatible(self, initial: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Initial values on the nodes, brought to zero at the walls."""

@@ -1,6 +1,8 @@
 """Reference solutions of ordinary differential equations, integrated from the declared equations."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import sympy
@@ -8,46 +10,43 @@ from scipy.integrate import solve_ivp
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import Jet
+from ipbasis.problem.equations import Jet, compile_numpy
+from ipbasis.problem.functions import Where
 
 
 class FirstOrderSystem:
     """An ODE problem as ``y' = f(t, y, p)``; the state lists each field and its lower derivatives.
 
     Raises:
-        InputError: if the problem is no ODE, cannot be solved for its highest derivatives, or leaves an
-            initial value open.
+        InputError: if the problem is no ODE with initial conditions alone, or cannot be solved for its highest
+            derivatives.
     """
 
     def __init__(self, problem: Problem):
         if len(problem.coordinates) != 1 or problem.truth is None:
             raise InputError(f"{problem.name}: only an ODE with every term known can be integrated")
-        notation, residuals = problem.notation, problem.truth.residuals
+        if problem.boundary:
+            raise InputError(f"{problem.name}: only an ODE with initial conditions alone can be integrated")
+        notation, parameters = problem.notation, problem.truth.parameters
         fields = [Jet(field, ()) for field in range(len(problem.fields))]
-        self._jets = tuple(dict.fromkeys([*problem.truth.jets, *fields]))
-        orders = [0] * len(problem.fields)
-        for jet in problem.truth.jets:
-            orders[jet.field] = max(orders[jet.field], len(jet.index))
+        self._jets, orders = tuple(dict.fromkeys([*problem.truth.jets, *fields])), problem.orders
         self.state = tuple(Jet(f, (0,) * d) for f, order in enumerate(orders) for d in range(order))
         if 0 in orders:
             raise InputError(f"{problem.name}: field {problem.fields[orders.index(0)]!r} occurs without a derivative")
-        highest = [notation.symbol(Jet(f, (0,) * order)) for f, order in enumerate(orders)]
-        solutions = sympy.solve(residuals, highest, dict=True)
-        if len(solutions) != 1 or set(solutions[0]) != set(highest):
+        highest = [Jet(f, (0,) * order) for f, order in enumerate(orders)]
+        solved = problem.truth.solved_for(highest)
+        if solved is None:
             raise InputError(f"{problem.name}: the equations do not determine the highest derivatives")
-        right = []
-        for jet in self.state:
-            following = notation.symbol(Jet(jet.field, (*jet.index, 0)))
-            right.append(solutions[0].get(following, following))
+        rates = dict(zip(highest, solved, strict=True))
+        following = [Jet(jet.field, (*jet.index, 0)) for jet in self.state]
+        right = [rates.get(jet, notation.symbol(jet)) for jet in following]
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
-        arguments = (time, symbols, problem.truth.parameters)
-        self._right = sympy.lambdify(arguments, right, modules="numpy", cse=True)
-        given = {**problem.free_initial, **problem.fixed_initial}
-        if missing := [notation.jet_name(jet) for jet in self.state if jet not in given]:
-            raise InputError(f"{problem.name}: no initial value for {missing[0]}")
+        self._right = compile_numpy((time, symbols, parameters), tuple(right))
+        self.jumps = _jumps(right, time, problem.domain[0])
         self._free = list(problem.free_initial)
-        self._fixed = {j: float(e.subs(time, problem.domain[0, 0])) for j, e in problem.fixed_initial.items()}
+        self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
+        self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
 
     def fields_of(self, state: np.ndarray) -> np.ndarray:
         """(tasks, n, fields) values of the fields in states (state, tasks, n)."""
@@ -76,11 +75,23 @@ class FirstOrderSystem:
 
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""
+        fixed = [np.broadcast_to(value, len(tasks)) for value in self._formulas(tasks.parameters.T)]
         rows = [
-            tasks.initial[:, self._free.index(jet)] if jet in self._free else np.full(len(tasks), self._fixed[jet])
+            tasks.initial[:, self._free.index(jet)] if jet in self._free else fixed[self._fixed[jet]]
             for jet in self.state
         ]
-        return np.stack(rows)
+        return np.stack(rows).astype(float)
+
+
+def _jumps(expressions: Sequence[sympy.Expr], time: sympy.Symbol, domain: np.ndarray) -> np.ndarray:
+    """Times within the domain where a condition in time alone, such as ``t < 5``, changes over; in their order."""
+    conditions = {part.args[0] for expression in expressions for part in expression.atoms(Where)}
+    found = set()
+    for condition in conditions:
+        slope = sympy.diff(condition, time)
+        if condition.free_symbols == {time} and slope.is_number and slope != 0:
+            found.add(float(-condition.xreplace({time: sympy.S.Zero}) / slope))
+    return np.array(sorted(at for at in found if domain[0] < at < domain[1]))
 
 
 @lru_cache(maxsize=16)
@@ -107,32 +118,41 @@ def integrate_state(
     shape = start.shape
     low, _ = problem.domain[0]
     unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
-    if unique[-1] == low:
-        return np.repeat(start[..., None], len(inverse), axis=-1)
     # SciPy controls the root mean square over all components; divide so that it holds for each task.
     strict = max(tolerance / np.sqrt(start.size), 3e-14)
     scale = np.maximum(np.abs(start).max(axis=0), 1.0)
     count = 0
 
-    def right_side(time: float, state: np.ndarray) -> np.ndarray:
+    def right_side(time: float, state: np.ndarray, begin: float, end: float) -> np.ndarray:
         nonlocal count
         count += 1
         if evaluations is not None and count > evaluations:
             raise ArithmeticError(f"{problem.name}: integration needs more than {evaluations} evaluations")
-        return system.right_side(time, state.reshape(shape), parameters).ravel()
+        # within the piece: at its very ends a condition such as t < 5 may already be that of the next
+        inside = min(max(time, np.nextafter(begin, end)), np.nextafter(end, begin))
+        return system.right_side(inside, state.reshape(shape), parameters).ravel()
 
-    solution = solve_ivp(
-        right_side,
-        (low, unique[-1]),
-        start.ravel(),
-        method="DOP853",
-        t_eval=unique,
-        rtol=strict,
-        atol=np.broadcast_to(strict * scale, shape).ravel(),
-    )
-    if not solution.success:
-        raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
-    return solution.y.reshape(*shape, -1)[..., inverse]
+    last, states = start.ravel(), [np.repeat(start.reshape(-1, 1), (unique == low).sum(), axis=1)]
+    ends = [low, *(jump for jump in system.jumps if jump < unique[-1]), unique[-1]]
+    for begin, end in pairwise(ends):
+        wanted = unique[(unique > begin) & (unique <= end)]
+        if begin == end:
+            continue
+        solution = solve_ivp(
+            right_side,
+            (begin, end),
+            last,
+            method="DOP853",
+            t_eval=wanted if wanted[-1:] == [end] else [*wanted, end],
+            rtol=strict,
+            atol=np.broadcast_to(strict * scale, shape).ravel(),
+            args=(begin, end),
+        )
+        if not solution.success:
+            raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
+        last = solution.y[:, -1]
+        states.append(solution.y[:, : len(wanted)])
+    return np.concatenate(states, axis=1).reshape(*shape, -1)[..., inverse]
 
 
 def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:

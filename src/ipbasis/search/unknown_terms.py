@@ -16,10 +16,9 @@ class Terms(Protocol):
 
 
 def searched_problem(problem: Problem) -> Problem:
-    """The problem with only those parameters that its equations hold: what can be searched, the truth left out."""
-    used = {symbol for residual in problem.system.residuals for symbol in residual.free_symbols}
+    """The problem with the parameters that equations and conditions hold: what can be searched, the truth left out."""
     values = problem.model_dump()
-    values["parameters"] = {k: v for k, v in problem.parameters.items() if problem.notation.others[k] in used}
+    values["parameters"] = {name: problem.parameters[name] for name in problem.used_parameters}
     for term in values["unknown_terms"].values():
         term["truth"] = None
     left_out = problem.parameters.keys() - values["parameters"]

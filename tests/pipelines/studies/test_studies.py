@@ -163,7 +163,7 @@ def test_initial_values_out_of_their_range_are_taken_within(basis, oscillator):
     queries = draw(benchmark("damped_oscillator"), EVERYWHERE, 1, 30)
     observations = queries.observed(0).observations
     found = convergence_basin.estimated_tasks(estimate(basis, observations.assign(u=10 * observations["u"])))
-    low, high = np.array([*oscillator.free_initial.values()]).T
+    low, high = oscillator.unknown_ranges[len(oscillator.parameters) :].T
     assert (np.abs(10 * convergence_basin.tasks_of(oscillator, queries.truth).initial) > high).any()
     assert ((low < found.initial) & (found.initial < high)).all()
 
