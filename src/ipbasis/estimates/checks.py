@@ -34,6 +34,7 @@ class Grounds:
         tolerated: (B,) root mean square up to which errors are those of the basis itself, see `Accuracy.tolerated`.
         physics: (B,) root mean square residual in units of what the basis reached.
         worst_physics: that of the worst validation task.
+        jump: (B,) largest difference of neighbouring residuals in units of what chance allows.
         basis_error: (B,) error bars by which an estimate may be off for the errors of the basis there.
         converged: (B,).
         noise_given: whether the noise was known.
@@ -56,6 +57,7 @@ class Grounds:
     tolerated: np.ndarray
     physics: np.ndarray
     worst_physics: float
+    jump: np.ndarray
     basis_error: np.ndarray
     converged: np.ndarray
     noise_given: bool
@@ -171,6 +173,12 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
             excess > 1,
             "poor_fit",
             lambda i: f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?",
+        ),
+        (
+            e.jump > 1,
+            "poor_fit",
+            lambda i: "the data jump away from the fit between two neighbours: outliers, for which there is the loss huber, "
+            "errors that grow with the field, for which there is the noise lognormal, or an event in between",
         ),
         (vague.any(1), "not_identifiable", undetermined),
         (

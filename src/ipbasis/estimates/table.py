@@ -102,6 +102,7 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         tolerated=basis.record.accuracy.tolerated() * size,
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
+        jump=solution.jump.numpy(),
         basis_error=solution.basis_error.numpy(),
         converged=solution.converged.numpy(),
         noise_given=fit.noise_given,

@@ -25,6 +25,8 @@ class Solution:
         freedom: (B,) observations less the effective number of unknowns.
         free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
         free_freedom: (B,) observations less the number of readouts.
+        jump: (B,) largest difference of neighbouring residuals in units of what chance allows; zero where that is not
+            known.
         basis_error: (B,) error bars by which the parameters may be off for the errors of the basis, where that is known;
             else zero.
         iterations: (B,) steps taken.
@@ -43,6 +45,7 @@ class Solution:
     freedom: Tensor
     free_misfit: Tensor
     free_freedom: Tensor
+    jump: Tensor
     basis_error: Tensor
     iterations: Tensor
     converged: Tensor
@@ -80,6 +83,7 @@ def without_errors(
         freedom=counts,
         free_misfit=nothing,
         free_freedom=nothing,
+        jump=nothing,
         basis_error=nothing,
         iterations=torch.full((queries,), steps),
         converged=torch.ones(queries, dtype=torch.bool),

@@ -17,6 +17,7 @@ from ipbasis.offline.artefact import Basis
 from ipbasis.offline.windows.grid import Grid, grid_of
 from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows, scales, search
 from ipbasis.search.assemble import data_forms, mean_weight
+from ipbasis.search.jumps import jumps
 from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.priors import Priors, priors_of, widened
 from ipbasis.search.reweighting import Fit, fit_in_rounds
@@ -96,7 +97,14 @@ class Windows(Prepared):
         rows = _at_ends(self, asked, best, within).nonzero().squeeze(1)
         if len(rows):
             put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond, _LEVELS[-1:]))
-        return _solution(self, asked, best, beyond)
+        solution = _solution(self, asked, best, beyond)
+        if self.errors.loss == "huber":  # outliers are meant to be there
+            return solution
+        by_field = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
+        observed, weights = torch.as_tensor(batch.observed), noise.weights(torch.as_tensor(batch.observed))
+        residual = (torch.as_tensor(batch.values) - functions @ by_field) * weights
+        jump = jumps(batch.points[..., 0], residual.numpy(), observed.numpy())
+        return replace(solution, jump=torch.as_tensor(jump))
 
 
 def windows_of(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> Windows:
@@ -368,6 +376,7 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
         freedom=freedom,
         free_misfit=asked.free_misfit,
         free_freedom=asked.free_freedom,
+        jump=torch.zeros_like(noise),
         # an error of this size along the direction of one parameter would move it by as many error bars
         basis_error=(asked.squares * grid.tail(unknowns).square()).sum((1, 2)).sqrt() / noise,
         iterations=ended.iterations,
