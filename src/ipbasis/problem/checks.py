@@ -30,6 +30,9 @@ def check_problem(problem: "Problem") -> None:
     Raises:
         InputError: the first fault.
     """
+    for name, value in problem.constants.items():
+        if not np.isfinite(value):
+            raise InputError(f"constants.{name}: {value:g} is not a finite number")
     _check_names(problem)
     for kind in ("coordinates", "fields", "parameters", "equations"):
         if not getattr(problem, kind):
@@ -37,9 +40,6 @@ def check_problem(problem: "Problem") -> None:
     for name, interval in problem.coordinates.items():
         if interval.logarithmic:
             raise InputError(f"coordinates.{name}: a coordinate has no logarithmic scale; [low, high] is right")
-    for name, value in problem.constants.items():
-        if not np.isfinite(value):
-            raise InputError(f"constants.{name}: {value:g} is not a finite number")
     if not problem.initial and not problem.boundary:
         raise InputError("no initial and no boundary conditions: no solution is determined")
     for name, term in problem.unknown_terms.items():
@@ -112,7 +112,7 @@ def _check_equations(problem: "Problem") -> None:
     for text, residual in zip(problem.equations, system.residuals, strict=True):
         if not problem.notation.jets_in([residual]):
             raise InputError(
-                f"equations: {text!r} holds no field; {', '.join(problem.fields)} or derivatives are right"
+                f"equations: {text!r} holds no field; {', '.join(problem.fields)} or a derivative is right"
             )
     count, fields = len(problem.equations), problem.fields
     if count != len(fields):
