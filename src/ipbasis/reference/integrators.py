@@ -1,6 +1,7 @@
 """Initial value problems for SciPy's integrators, stiff or not, whatever the units of their components."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -68,25 +69,60 @@ class InitialValueProblem:
                 last = error
         raise ArithmeticError(f"{self.name}: {last}")
 
+    def curve(self, last: float, tolerance: float, evaluations: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The solution (components, n) as a function of times (n,), by LSODA, whose formulas hold between its steps.
+
+        Args:
+            last: end of the times.
+            tolerance: see `values`.
+            evaluations: of the right-hand side, at most.
+
+        Raises:
+            ArithmeticError: if the solution ends before the last time, or takes more evaluations.
+        """
+        count = _Count(evaluations)
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # LSODA tells of its failures by its outcome, too
+                tolerances = self._tolerances("LSODA", last, tolerance, count)
+                pieces = [*self._pieces("LSODA", last, None, count, dense_output=True, **tolerances)]
+        except _TooManyError as error:
+            raise ArithmeticError(f"{self.name}: {error}") from None
+        ends = [end for _, end, _ in pieces[:-1]]
+
+        def of(times: np.ndarray) -> np.ndarray:
+            number, out = np.searchsorted(ends, times, side="right"), np.empty((len(self.start), len(times)))
+            for own, (_, _, solution) in enumerate(pieces):
+                if (number == own).any():
+                    out[:, number == own] = solution.sol(times[number == own])
+            return out
+
+        return of
+
     def _run(self, method: str, times: np.ndarray, tolerance: float, limit: int | None) -> np.ndarray:
         """The solution by one method, after a crude run that tells sizes, and the steps that stability alone takes."""
         explicit = method == "DOP853"
         # without stiffness the crude run takes a tenth of the steps, see `_held_by_stability`
         count, crude_count = _Count(limit), _Count(limit // 10 if explicit and limit else limit)
-        first = self._first_sizes(times[-1])
+        tolerances = self._tolerances(method, times[-1], tolerance, crude_count)
+        values = self._solved(method, times[-1], times, count, **tolerances)
+        if explicit and _held_by_stability(crude_count.done, count.done, tolerances["rtol"]):
+            raise _TooManyError("the equations are stiff")
+        return values
+
+    def _tolerances(self, method: str, last: float, tolerance: float, count: "_Count") -> dict[str, Any]:
+        """Relative and absolute ones of the integrator, by a crude run that tells sizes."""
+        first = self._first_sizes(last)
         floor = _ROUNDING * max(first.max(), np.finfo(float).tiny)
         absolute = np.where(first > 0, _CRUDE * first, 1e3 * floor)
-        crude = self._solved(method, times[-1], None, crude_count, rtol=_CRUDE, atol=absolute)
+        crude = self._solved(method, last, None, count, rtol=_CRUDE, atol=absolute)
         # LSODA controls the largest error of all components, the others a root mean square
         each = tolerance if method == "LSODA" else tolerance / np.sqrt(self.groups.max() + 1)
         strict = max(each, _STRICTEST[method])
         if not np.isfinite(crude).all():
             raise ArithmeticError(f"{self.name}: integration failed: the solution grows beyond all numbers")
         absolute = max(_SMALL * strict, _ROUNDING) * self._by_group(np.abs(crude).max(axis=1))
-        values = self._solved(method, times[-1], times, count, rtol=strict, atol=np.maximum(absolute, floor))
-        if explicit and _held_by_stability(crude_count.done, count.done, strict):
-            raise _TooManyError("the equations are stiff")
-        return values
+        return {"rtol": strict, "atol": np.maximum(absolute, floor)}
 
     def _by_group(self, values: np.ndarray) -> np.ndarray:
         """(components,) the largest value of each group."""
@@ -105,7 +141,17 @@ class InitialValueProblem:
     def _solved(self, method: str, last: float, times: np.ndarray | None, count: "_Count", **tolerances) -> np.ndarray:
         """(components, n) values at the times, or at the steps of the method; piece by piece between jumps."""
         low = self.low if times is None else times[times == self.low]
-        state, parts = self.start, [np.repeat(self.start[:, None], np.size(low), axis=1)]
+        parts = [np.repeat(self.start[:, None], np.size(low), axis=1)]
+        for begin, end, solution in self._pieces(method, last, times, count, **tolerances):
+            inside = len(solution.t) if times is None else ((times > begin) & (times <= end)).sum()
+            parts.append(solution.y[:, :inside])
+        return np.concatenate(parts, axis=1)
+
+    def _pieces(
+        self, method: str, last: float, times: np.ndarray | None, count: "_Count", **options
+    ) -> Iterator[tuple[float, float, Any]]:
+        """Begin, end and outcome of the integration between each two jumps."""
+        state = self.start
         for begin, end in pairwise([self.low, *(jump for jump in self.jumps if jump < last), last]):
             wanted = None if times is None else times[(times > begin) & (times <= end)]
 
@@ -120,14 +166,13 @@ class InitialValueProblem:
                 state,
                 method=method,
                 t_eval=wanted if wanted is None or wanted[-1:] == [end] else [*wanted, end],
-                **tolerances,
+                **options,
                 **(self.options if method != "DOP853" else {}),
             )
             if not solution.success:
                 raise ArithmeticError(f"{self.name}: integration failed: {solution.message}")
             state = solution.y[:, -1]
-            parts.append(solution.y if wanted is None else solution.y[:, : len(wanted)])
-        return np.concatenate(parts, axis=1)
+            yield begin, end, solution
 
 
 def _held_by_stability(crude: int, strict: int, tolerance: float) -> bool:

@@ -6,7 +6,8 @@ import numpy as np
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import Jet, compile_numpy
+from ipbasis.problem.equations import Jet
+from ipbasis.problem.functions import compile_numbers, compile_numpy
 from ipbasis.reference.integrators import InitialValueProblem, jumps
 
 
@@ -39,6 +40,7 @@ class FirstOrderSystem:
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
+        self._rates = compile_numbers((time, symbols, parameters), tuple(right))
         self.jumps = jumps(right, time, problem.domain[0])
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
@@ -68,6 +70,13 @@ class FirstOrderSystem:
     def right_side(self, time: float | np.ndarray, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Time derivative of a state (state, tasks, ...); parameters (parameters, tasks, ...) broadcast against it."""
         return np.stack(np.broadcast_arrays(*self._right(time, state, parameters), state[0])[:-1])
+
+    def rates(self, time: float, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """(S,) time derivative of the state (S,) of one task."""
+        try:
+            return np.array(self._rates(float(time), state.tolist(), parameters.tolist()))
+        except (ArithmeticError, ValueError):  # no finite value
+            return self.right_side(time, state[:, None], parameters[:, None])[:, 0]
 
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""

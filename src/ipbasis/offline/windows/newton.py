@@ -219,7 +219,7 @@ def root_rows(posed: Posed, state: State, condensed: Condensed) -> tuple[Tensor,
 
 
 def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping: Tensor) -> tuple[State, Tensor]:
-    """The step of Levenberg and Marquardt, no further than the bounds, and the decrease (B,) it predicts."""
+    """The step of Levenberg and Marquardt, no further than the bounds, and the objective (B,) that it predicts."""
     rows, right = root_rows(posed, state, condensed)
     gradient = (rows.mT @ right[..., None]).squeeze(2)
     now, (low, high) = torch.cat([state.states[:, 0], state.parameters], dim=1), _root_bounds(grid, posed)
@@ -233,7 +233,7 @@ def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping:
     target = (orthogonal[:, : rows.shape[1]].mT @ right[..., None]).squeeze(2)
     step = -torch.linalg.solve_triangular(upper, target[..., None], upper=True).squeeze(2) / size
     step = torch.where(fixed, 0.0, torch.minimum(torch.maximum(now + step.masked_fill(held, 0.0), low), high) - now)
-    predicted = right.square().sum(1) - ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+    predicted = ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
     bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
     return State(bubbles[..., 0], states[..., 0], step[:, grid.states :]), predicted
 
@@ -300,7 +300,7 @@ def search(
             target[active] = source
         objective[active], misfit[active] = after, data
         iterations[active] += 1
-        ended = (predicted.abs() < gain) | (whole & (before - after < gain))
+        ended = (before - predicted < gain) | (whole & (before - after < gain))
         converged[active] = ended
         stuck = damp[active] > _MOST_DAMPING
         active = active[~(ended | stuck)]

@@ -35,10 +35,10 @@ class Solutions:
         return Solutions(self.tasks[rows.numpy()], self.state[rows], self.solved[rows])
 
 
-def integrated(problem: Problem, tasks: Tasks) -> list[Curve | None] | None:
+def integrated(problem: Problem, tasks: Tasks, tolerance: float) -> list[Curve | None] | None:
     """The solutions of tasks as functions of time; None if the problem cannot be integrated from its start."""
     try:
-        return curves(problem, tasks)
+        return curves(problem, tasks, tolerance)
     except InputError:
         return None
 

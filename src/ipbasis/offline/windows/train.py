@@ -21,6 +21,7 @@ _POINTS = 10  # of a window
 _MOST_WINDOWS = 400
 _MARGIN = 1e-3  # of the accuracy asked for: windows are cheap, and noise is often less than an accuracy
 _POOL, _STARTS, _UNSEEN = 32, 256, 32
+_FINE, _ROUGH = 1e-9, 1e-5  # tolerances of the integrator: to choose windows by, and to start Newton from
 _FINER = 4  # more points, to measure errors by
 
 Told = Callable[[str], None]
@@ -43,11 +44,13 @@ def train_windows(problem: Problem, accuracy: float, told: Told) -> Basis:
     inner = rescaled(problem, units)
     grid = _grid(inner, accuracy * _MARGIN, told)
     starts = inner.sobol_tasks(_STARTS, 1)
-    found = _solutions(grid, starts, integrated(inner, starts))
+    found = _solutions(grid, starts, integrated(inner, starts, _ROUGH))
     lost = int((~found.solved).sum())
     if lost:
         told(f"{lost} of {_STARTS} tasks have no solution")
     solved = found[found.solved]
+    if not len(solved.tasks):
+        raise InputError(f"{problem.name}: none of {_STARTS} tasks in the ranges has a solution over the whole domain")
     settings = PiecewiseSettings(breakpoints=(tuple(grid.edges.tolist()),), degrees=(grid.degree,))
     unknowns = grid.unknowns(solved.state.bubbles, solved.state.states)
     record = Record(
@@ -69,7 +72,7 @@ def train_windows(problem: Problem, accuracy: float, told: Told) -> Basis:
 def _field_scales(problem: Problem) -> np.ndarray:
     """(F,) root mean square of each field over some solutions."""
     tasks = problem.sobol_tasks(_POOL, 0)
-    found = integrated(problem, tasks)
+    found = integrated(problem, tasks, _ROUGH)
     grid = Grid(problem, np.linspace(*problem.domain[0], 5), _POINTS)
     if found is None:
         ones = torch.ones(grid.states, dtype=torch.float64)
@@ -107,7 +110,7 @@ def _sizes(states: Tensor) -> Tensor:
 def _grid(problem: Problem, tolerance: float, told: Told) -> Grid:
     """Windows, halved where the polynomials of any task still change by more than a tolerance with their degree."""
     pool = _joined(problem.corner_tasks(), problem.sobol_tasks(_POOL, 0))
-    curves, (low, high) = integrated(problem, pool), problem.domain[0]
+    curves, (low, high) = integrated(problem, pool, _FINE), problem.domain[0]
     jumps = first_order_system(problem).jumps if curves is not None else []
     edges = np.unique([low, (low + high) / 2, high, *jumps])
     while True:
@@ -137,7 +140,7 @@ def _rough(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None, toleranc
 def _accuracy(grid: Grid, problem: Problem) -> Accuracy:
     """Relative errors of unseen solutions, against those with more points in every window."""
     tasks = problem.sobol_tasks(_UNSEEN, 2)
-    curves = integrated(problem, tasks)
+    curves = integrated(problem, tasks, _ROUGH)
     finer = Grid(problem, grid.edges, grid.points + _FINER)
     coarse, fine = _solutions(grid, tasks, curves), _solutions(finer, tasks, curves)
     both = coarse.solved & fine.solved
