@@ -1,4 +1,4 @@
-"""The command line: fit observations, show a basis, list the problems."""
+"""The command line: check a problem, fit observations, show a basis, list the problems."""
 
 import sys
 import warnings
@@ -233,6 +233,21 @@ def show(basis_dir: Path) -> None:
     for name, value in record.figures.items():
         click.echo(f"{name:12} {value:.4g}")
     click.echo("versions     " + ", ".join(f"{name} {version}" for name, version in record.versions.items()))
+
+
+@main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+def check(problem: Path) -> None:
+    """Print what is understood of the PROBLEM in a YAML file, and warn of what is likely not meant."""
+    from ipbasis.problem.advice import advice
+    from ipbasis.problem.declaration import Problem
+    from ipbasis.problem.summary import summary
+
+    declared = Problem.from_yaml(problem)
+    for word, text in summary(declared):
+        click.echo(f"{word:12} {text}")
+    for text in advice(declared):
+        click.echo(f"{'warning':12} {text}")
 
 
 @main.command()
