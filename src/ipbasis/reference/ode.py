@@ -1,17 +1,14 @@
 """Reference solutions of ordinary differential equations, integrated from the declared equations."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-import sympy
 from scipy.integrate import solve_ivp
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Jet, compile_numpy
-from ipbasis.problem.functions import Where
 
 
 class FirstOrderSystem:
@@ -43,7 +40,7 @@ class FirstOrderSystem:
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
-        self.jumps = _jumps(right, time, problem.domain[0])
+        self.jumps = problem.truth.jumps(0)
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
         self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
@@ -83,17 +80,6 @@ class FirstOrderSystem:
         return np.stack(rows).astype(float)
 
 
-def _jumps(expressions: Sequence[sympy.Expr], time: sympy.Symbol, domain: np.ndarray) -> np.ndarray:
-    """Times within the domain where a condition in time alone, such as ``t < 5``, changes over; in their order."""
-    conditions = {part.args[0] for expression in expressions for part in expression.atoms(Where)}
-    found = set()
-    for condition in conditions:
-        slope = sympy.diff(condition, time)
-        if condition.free_symbols == {time} and slope.is_number and slope != 0:
-            found.add(float(-condition.xreplace({time: sympy.S.Zero}) / slope))
-    return np.array(sorted(at for at in found if domain[0] < at < domain[1]))
-
-
 @lru_cache(maxsize=16)
 def _first_order_system(declaration: str) -> FirstOrderSystem:
     return FirstOrderSystem(Problem.model_validate_json(declaration))
@@ -121,19 +107,17 @@ def integrate_state(
     # SciPy controls the root mean square over all components; divide so that it holds for each task.
     strict = max(tolerance / np.sqrt(start.size), 3e-14)
     scale = np.maximum(np.abs(start).max(axis=0), 1.0)
-    count = 0
+    count, slack = 0, 64 * np.spacing(max(abs(low), abs(unique[-1])))
 
     def right_side(time: float, state: np.ndarray, begin: float, end: float) -> np.ndarray:
         nonlocal count
         count += 1
         if evaluations is not None and count > evaluations:
             raise ArithmeticError(f"{problem.name}: integration needs more than {evaluations} evaluations")
-        # within the piece: at its very ends a condition such as t < 5 may already be that of the next
-        inside = min(max(time, np.nextafter(begin, end)), np.nextafter(end, begin))
-        return system.right_side(inside, state.reshape(shape), parameters).ravel()
+        return system.right_side(min(max(time, begin), end), state.reshape(shape), parameters).ravel()
 
     last, states = start.ravel(), [np.repeat(start.reshape(-1, 1), (unique == low).sum(), axis=1)]
-    ends = [low, *(jump for jump in system.jumps if jump < unique[-1]), unique[-1]]
+    ends = [low, *(jump for jump in system.jumps if low < jump < unique[-1]), unique[-1]]
     for begin, end in pairwise(ends):
         wanted = unique[(unique > begin) & (unique <= end)]
         if begin == end:
@@ -146,7 +130,8 @@ def integrate_state(
             t_eval=wanted if wanted[-1:] == [end] else [*wanted, end],
             rtol=strict,
             atol=np.broadcast_to(strict * scale, shape).ravel(),
-            args=(begin, end),
+            # within the piece: at a jump itself a condition such as t < 5 is that of one side
+            args=(begin + slack * (begin > low), end - slack * (end < unique[-1])),
         )
         if not solution.success:
             raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
