@@ -79,7 +79,9 @@ def train_basis(
         basis = train_published(problem, chosen, checkpoint=checkpoint, log=history, position=position)
     else:
         validator = GaussNewtonValidator(problem, chosen) if chosen.validation.observations else None
-        basis = train_trunk_basis(problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position)
+        basis = train_trunk_basis(
+            problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position
+        )
     history.send()
     provenance = {
         "source": benchmark.recipe,

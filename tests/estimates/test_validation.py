@@ -21,7 +21,9 @@ SETTINGS = BasisSettings(
 
 def test_training_is_scored_by_the_error_of_the_parameters(oscillator):
     rows = []
-    basis = train_trunk_basis(oscillator, SETTINGS, validator=GaussNewtonValidator(oscillator, SETTINGS), log=rows.append)
+    basis = train_trunk_basis(
+        oscillator, SETTINGS, validator=GaussNewtonValidator(oscillator, SETTINGS), log=rows.append
+    )
     assert [row["score"] for row in rows] == [row["validation_parameter_mse"] for row in rows]
     figures = basis.record.figures
     assert figures["score"] == min(row["score"] for row in rows) < 1e-6

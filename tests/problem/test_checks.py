@@ -64,7 +64,7 @@ def refused(base, changes, reason):
         ({"equations": ["u_ttttt + a"]}, "equations: u_ttttt is a derivative of order 5; up to order 4 is right"),
         ({"equations": ["u_t + b*u"]}, "equations: .*position 7: unknown symbol 'b'"),
         ({"initial": {"u_t": [0, 1]}}, r"initial\.u_t: the equations are of order 1 in 'u' along 't'; u is right"),
-        ({"initial": {"u": "b"}}, "initial: equation 'b', position 1: unknown symbol"),
+        ({"initial": {"u": "b"}}, r"initial\.u: equation 'b', position 1: unknown symbol"),
         ({"equations": ["u_tt + a*u"]}, r"too few: 1 condition .* order 2 \(u: 2\); 2 are right, .* of u_t"),
         ({"boundary": [{"at": {"t": 1}, "equations": ["u"]}]}, r"too many: 2 conditions .* 1 \(u: 1\); 1 are right"),
         ({"boundary": [{"at": {"x": 1}, "equations": ["u"]}]}, "boundary: 'x' is not a coordinate; there are t"),

@@ -6,6 +6,8 @@ from conftest import closed_form
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem
+from ipbasis.problem.natural_units import natural_units
+from ipbasis.problem.units import rescaled
 from ipbasis.reference.ode import first_order_system, integrate
 
 
@@ -82,7 +84,7 @@ def test_pieces_in_time_are_integrated_apart():
         equations=["u_t + k*u - where(t < 2, 1, 0) + 3*heaviside(t - 3)"],
         initial={"u": "2"},
     )
-    assert first_order_system(problem).jumps.tolist() == [2, 3]
+    assert first_order_system(problem).jumps == (2, 3)
     tasks, times = problem.sample_tasks(4, np.random.default_rng(0)), np.array([0, 0.7, 2, 2.5, 3, 3.1, 5, 1])
     found = integrate(problem, tasks, times)[..., 0]
     (k,) = tasks.parameters.T[..., None]
@@ -109,3 +111,21 @@ def test_pieces_that_depend_on_parameters_and_fields():
     (c,) = tasks.parameters.T[..., None]
     exact = np.where(times < np.log(c), np.exp(np.minimum(times, np.log(c))), c * (1 + times - np.log(c)))
     assert np.abs(integrate(problem, tasks, times)[..., 0] - exact).max() < 1e-6
+
+
+def test_pieces_in_other_units():
+    """The jump is found where rounding of the units has moved it."""
+    problem = Problem(
+        name="p",
+        coordinates={"t": [10, 40]},
+        fields=["u"],
+        parameters={"k": [0.05, 0.2]},
+        equations=["u_t + k*u - where(t <= 20, 1, -1)"],
+        initial={"u": "2"},
+    )
+    other = rescaled(problem, natural_units(problem, {"u": 7.0}))
+    tasks, times = problem.sample_tasks(4, np.random.default_rng(0)), np.linspace(10, 40, 13)
+    units = natural_units(problem, {"u": 7.0})
+    found = 7 * integrate(other, units.tasks_to(problem, tasks), units.points_to(times[:, None])[:, 0])
+    # the tolerance of a step, for solutions of size 10, a few times over
+    assert np.abs(found - integrate(problem, tasks, times)).max() < 5e-9

@@ -105,8 +105,8 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
     outside the trained range), ``poor_fit`` (the equation is not met), ``not_identifiable`` (at a bound), ``poor_fit``
-    (the data are not met), ``not_identifiable`` (the data leave a parameter as uncertain as its range), ``poor_basis`` (the basis is too rough to tell),
-    ``failed`` (no convergence), ``ok``.
+    (the data are not met), ``not_identifiable`` (the data leave a parameter as uncertain as its range), ``poor_basis``
+    (the basis is too rough to tell), ``failed`` (no convergence), ``ok``.
 
     Args:
         problem: gives the ranges.
@@ -177,8 +177,10 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
         (
             e.jump > 1,
             "poor_fit",
-            lambda i: "the data jump away from the fit between two neighbours: outliers, for which there is the loss huber, "
-            "errors that grow with the field, for which there is the noise lognormal, or an event in between",
+            lambda i: (
+                "the data jump away from the fit between two neighbours: outliers, for which there is the loss huber, "
+                "errors that grow with the field, for which there is the noise lognormal, or an event in between"
+            ),
         ),
         (vague.any(1), "not_identifiable", undetermined),
         (

@@ -3,7 +3,6 @@
 import re
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl

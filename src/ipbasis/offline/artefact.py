@@ -153,11 +153,16 @@ class Basis:
 
     @cached_property
     def inner(self) -> "Basis":
-        """The same for the problem in the units of the basis, in which everything is searched."""
-        units = self.record.units
+        """The same for the problem in the units of the basis, in which everything is searched.
+
+        A parameter without bounds and prior is searched in its range widened, see `Interval.widened`.
+        """
+        units, problem = self.record.units, self.problem
         if units is None:
             return self
-        update = {"problem": rescaled(self.problem, units), "units": None}
+        told = {*problem.bounds, *problem.priors, *problem.fixed}
+        bounds = {name: own.widened for name, own in problem.parameters.items() if name not in told}
+        update = {"problem": rescaled(problem.with_knowledge(bounds), units), "units": None}
         return replace(self, record=self.record.model_copy(update=update))
 
     def on(self, device: torch.device) -> "Basis":
@@ -288,7 +293,9 @@ class Basis:
         try:
             tensors = safetensors.torch.load_file(directory / "basis.safetensors")
             transform = tensors.pop("transform", None)
-            own = {name.partition(".")[2]: tensors.pop(name).double() for name in [*tensors] if name.startswith("solved.")}
+            own = {
+                name.partition(".")[2]: tensors.pop(name).double() for name in [*tensors] if name.startswith("solved.")
+            }
             solved = Solved(**own) if own else None
             features.load_state_dict({name.partition(".")[2]: value for name, value in tensors.items()})
             _check_shape(features, transform, record)

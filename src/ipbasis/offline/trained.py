@@ -25,7 +25,8 @@ def train_trunk_basis(
     log: Log = no_log,
     position: int = 0,
 ) -> Basis:
-    """Train a trunk along gradients until its functions span the solutions of a problem over the ranges of its parameters.
+    """Train a trunk along gradients until its functions span the solutions of a problem over the ranges of its
+    parameters.
 
     Args:
         problem: a problem without unknown terms.

@@ -137,10 +137,11 @@ def _check_initial(problem: "Problem") -> None:
     for name in problem.known_names[len(problem.parameters) :]:
         if name in {*problem.coordinates, *problem.parameters, *problem.constants, *problem.unknown_terms}:
             raise InputError(f"{name!r} cannot be a name: it is a column of tables for the initial value")
-    with _in("initial"):
-        formulas = problem.fixed_initial
+    for name, given in problem.initial.items():
+        with _in(f"initial.{name}"):
+            _ = notation.parse(given) if isinstance(given, str) else given
     allowed = {*notation.coordinates.values(), *(notation.others[name] for name in problem.parameters)}
-    for jet, expression in formulas.items():
+    for jet, expression in problem.fixed_initial.items():
         if foreign := sorted(map(str, expression.free_symbols - allowed)):
             where = f"initial.{notation.jet_name(jet)}"
             raise InputError(f"{where}: {foreign[0]!r} is neither a coordinate nor a parameter nor a constant")

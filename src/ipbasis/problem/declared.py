@@ -41,7 +41,7 @@ def _told(model: type[BaseModel], fault: Mapping) -> str:
     place = [str(part) for part in fault["loc"] if part != "[key]"]
     where, error = ".".join(place), fault.get("ctx", {}).get("error")
     if isinstance(error, _DeclaredError):  # of settings within these
-        return f"{where}.{error.fault}" if re.match(r"\w+: ", error.fault) else f"{where}: {error.fault}"
+        return f"{where}.{error.fault}" if re.match(r"[\w.]+: ", error.fault) else f"{where}: {error.fault}"
     if fault["type"] == "extra_forbidden":
         near, keys = get_close_matches(where, model.model_fields, 1), ", ".join(model.model_fields)
         what = f"no such key; {f'do you mean {near[0]!r}? ' if near else ''}there are {keys}"

@@ -8,7 +8,7 @@ from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Jet
 from ipbasis.problem.functions import compile_numbers, compile_numpy
-from ipbasis.reference.integrators import InitialValueProblem, jumps
+from ipbasis.reference.integrators import InitialValueProblem
 
 
 class FirstOrderSystem:
@@ -41,7 +41,8 @@ class FirstOrderSystem:
         symbols = tuple(notation.symbol(jet) for jet in self.state)
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
         self._rates = compile_numbers((time, symbols, parameters), tuple(right))
-        self.jumps = jumps(right, time, problem.domain[0])
+        low, high = problem.domain[0]
+        self.jumps = np.array([at for at in problem.truth.jumps(0) if low < at < high])
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
         self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))

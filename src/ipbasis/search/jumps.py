@@ -6,8 +6,8 @@ from scipy.stats import t
 _SIGNIFICANCE = 1e-6
 _FEWEST = 10  # differences, below which their median tells too little
 _MEDIAN = 1.4826  # times the median of |d|: the standard deviation of normal d
-# Variance of that estimate is 1 / (0.74 m) of its square for m independent differences, those of Student's t with 0.37 m
-# degrees of freedom; neighbouring differences share an observation, which counts for a third of them.
+# Variance of that estimate is 1 / (0.74 m) of its square for m independent differences, those of Student's t with 0.37
+# m degrees of freedom; neighbouring differences share an observation, which counts for a third of them.
 _FREEDOM = 0.37 / 1.5
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ipbasis.problem.declaration import Interval, Problem
+from ipbasis.problem.declaration import Problem
 
 
 @dataclass(frozen=True)
@@ -64,29 +64,13 @@ class Priors:
         return ((parameters <= self.low) & (gradient > 0)) | ((parameters >= self.high) & (gradient < 0))
 
 
-def widened(interval: Interval) -> tuple[float, float]:
-    """Where a value is searched that is trained in an interval: half of its width further on either side, on the
-    logarithm if that is its scale; what is above zero, or below, stays so, and within a tenth of the nearer end."""
-    low, high, _ = interval
-    if interval.logarithmic:
-        further = (high / low) ** 0.5
-        return low / further, high * further
-    further = (high - low) / 2
-    return (
-        max(low - further, low / 10) if low > 0 else low - further,
-        min(high + further, high / 10) if high < 0 else high + further,
-    )
-
-
 def priors_of(problem: Problem) -> Priors:
-    """The distributions that a problem declares, and its bounds; where there are none, see `widened`."""
+    """The bounds and distributions that a problem declares."""
     names = list(problem.parameters)
     low, high = torch.full((2, len(names)), torch.inf, dtype=torch.float64)
     low, centre, std = -low, torch.zeros_like(low), torch.full_like(low, torch.inf)
     logarithmic = torch.zeros(len(names), dtype=torch.bool)
     for column, name in enumerate(names):
-        if name not in problem.bounds and name not in problem.priors:
-            low[column], high[column] = widened(problem.parameters[name])
         if name in problem.bounds:
             below, above = problem.bounds[name]
             low[column] = -torch.inf if below is None else below

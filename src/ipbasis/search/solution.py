@@ -27,7 +27,8 @@ class Solution:
         free_freedom: (B,) observations less the number of readouts.
         jump: (B,) largest difference of neighbouring residuals in units of what chance allows; zero where that is not
             known.
-        basis_error: (B,) error bars by which the parameters may be off for the errors of the basis, where that is known;
+        basis_error: (B,) error bars by which the parameters may be off for the errors of the basis, where that is
+        known;
             else zero.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing that matters.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ipbasis.features.piecewise import Piecewise
-from ipbasis.observations.long_form import Batch, Observations
+from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 from ipbasis.search.assemble import assemble, observed_functions

@@ -1,7 +1,8 @@
 """Online inference on windows of one coordinate, for linear and nonlinear equations alike.
 
-A search starts from the solved task that is nearest to the data. The equations are weak at first and grow strong in a few
-levels, so that it never has to follow a narrow curved valley from afar. At the end they are so strong that what they
+A search starts from the solved task that is nearest to the data. The equations are weak at first and grow strong in a
+few levels, so that it never has to follow a narrow curved valley from afar. At the end they are so strong that what
+they
 give way is nothing beside the noise: the estimates are those of least squares on exact solutions, and so are their
 error bars.
 """
@@ -19,17 +20,17 @@ from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows
 from ipbasis.search.assemble import data_forms, mean_weight
 from ipbasis.search.jumps import jumps
 from ipbasis.search.noise import Errors, Noise
-from ipbasis.search.priors import Priors, priors_of, widened
+from ipbasis.search.prepared import Prepared
+from ipbasis.search.priors import priors_of
 from ipbasis.search.reweighting import Fit, fit_in_rounds
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
-from ipbasis.search.prepared import Prepared
 from ipbasis.search.window_rows import data_rows
 
 # Relative defects that are allowed in turn. On Lotka-Volterra, van der Pol, FitzHugh-Nagumo, SIR and two-compartment
-# kinetics (100 queries each, 12 and 100 observations, fields hidden), from 0.3 on 0 to 1 % of the searches end beside the
-# optimum, from 0.03 on up to 3 %, from 0.003 on up to 5 %, with the last level alone 65 %.
+# kinetics (100 queries each, 12 and 100 observations, fields hidden), from 0.3 on 0 to 1 % of the searches end beside
+# the optimum, from 0.03 on up to 3 %, from 0.003 on up to 5 %, with the last level alone 65 %.
 _LEVELS = (0.3, 0.03, 0.003)
 _FALL = 0.03  # from there on
 _SHARE = 1e-3  # of the noise, that defects may be at the end: about its square in an error bar
@@ -112,7 +113,9 @@ def windows_of(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> W
     grid, solved = grid_of(basis.problem, basis.features.settings), basis.solved
     bubbles, states = grid.split(solved.readouts)
     own = solved.readouts.flatten(0, 1)
-    _, strengths, directions = torch.linalg.svd(own / own.norm(dim=1, keepdim=True).clamp_min(1e-300), full_matrices=False)
+    _, strengths, directions = torch.linalg.svd(
+        own / own.norm(dim=1, keepdim=True).clamp_min(1e-300), full_matrices=False
+    )
     lost = strengths.square().flip(0).cumsum(0).flip(0).sqrt() / strengths.norm()
     smooth = directions[lost > basis.record.requested].T
     sizes = states.square().mean((0, 1)).sqrt()
@@ -283,7 +286,7 @@ def _posed(windows: Windows, asked: _Asked, noise: Tensor, bounds: Tensor) -> Po
 def _bounds(basis: Basis) -> Tensor:
     """(2, I + P) that free initial values and parameters are kept to."""
     priors, intervals = priors_of(basis.problem), basis.problem.free_initial.values()
-    low, high = torch.as_tensor(np.array([widened(own) for own in intervals]).reshape(-1, 2).T)
+    low, high = torch.as_tensor(np.array([own.widened for own in intervals]).reshape(-1, 2).T)
     return torch.stack([torch.cat([low, priors.low]), torch.cat([high, priors.high])])
 
 

@@ -1,11 +1,12 @@
 """Linear least squares over windows: unknowns of a window eliminated, then edges between neighbours, pair by pair.
 
-Every window brings rows in the columns (bubbles, left state, right state, parameters, right-hand side). A QR decomposition
-eliminates the bubbles; what is left is a small triangle in the other columns. Two neighbouring triangles below each other are
-again rows, in which the state between them is eliminated in the same way, until one triangle is left for the whole
+Every window brings rows in the columns (bubbles, left state, right state, parameters, right-hand side). A QR
+decomposition eliminates the bubbles; what is left is a small triangle in the other columns. Two neighbouring triangles
+below each other are again rows, in which the state between them is eliminated in the same way, until one triangle is
+left for the whole
 domain: cost is linear in the number of windows, and no product of transition matrices is ever formed, so that neither
-growing nor decaying solutions lose digits. Triangles rather than normal matrices are kept: squaring would cost half of the
-digits, and equations may outweigh data by many powers of ten.
+growing nor decaying solutions lose digits. Triangles rather than normal matrices are kept: squaring would cost half of
+the digits, and equations may outweigh data by many powers of ten.
 
 Reference: Wright, SIAM J. Sci. Stat. Comput. 13 (1992) 742, for the elimination; Bierman, Factorization Methods for
 Discrete Sequential Estimation (1977), for triangles as information.
@@ -30,7 +31,8 @@ class Triangles:
     odd: bool
 
     def solve(self, others: Tensor) -> Tensor:
-        """(B, n, k, r) eliminated unknowns, for the others (B, n, m, r), the last of which multiplies the right side."""
+        """(B, n, k, r) eliminated unknowns, for the others (B, n, m, r), the last of which multiplies the right
+        side."""
         size = self.rows.shape[2]
         if size == 0:
             return others[:, :, :0]

@@ -1,8 +1,9 @@
 """Windows of one coordinate: polynomials of each field in every window, and the equations as rows of least squares.
 
-The unknowns of a window are, field by field, *bubbles*, polynomials whose values and derivatives below the order m of the
-field vanish at both ends, and the *states* at its left and right end, those values and derivatives. Neighbours share
-a state, so a solution is as smooth as its equation asks for without any condition. The equations are taken at as many Gauss
+The unknowns of a window are, field by field, *bubbles*, polynomials whose values and derivatives below the order m of
+the field vanish at both ends, and the *states* at its left and right end, those values and derivatives. Neighbours
+share a state, so a solution is as smooth as its equation asks for without any condition. The equations are taken at as
+many Gauss
 points of a window as they have unknowns there: all of them can be met.
 
 Reference: Ascher, Mattheij & Russell, Numerical Solution of Boundary Value Problems (1995), chapter 5.
@@ -122,7 +123,8 @@ class Grid:
 
     @cached_property
     def coefficients(self) -> Tensor:
-        """(W, F (degree + 1), C) takes the unknowns of a window (bubbles, left, right) to the readouts of the fields."""
+        """(W, F (degree + 1), C) takes the unknowns of a window (bubbles, left, right) to the readouts of the
+        fields."""
         size, half = self.degree + 1, self.half.numpy()
         out = np.zeros((self.windows, len(self.orders) * size, self.bubbles + 2 * self.states))
         bubble, state = 0, 0
@@ -217,7 +219,8 @@ class Grid:
         return bubbles, torch.cat([left, right[:, -1:]], dim=1)
 
     def tail(self, unknowns: Tensor) -> Tensor:
-        """(B, F, W) size of the polynomials' two highest coefficients: about the error that a degree less would leave."""
+        """(B, F, W) size of the polynomials' two highest coefficients: about the error that a degree less would
+        leave."""
         rows = (self.coefficients @ unknowns[..., None]).squeeze(-1)
         by_field = rows.unflatten(2, (len(self.orders), -1)).transpose(1, 2)
         last = [self.points + order for order in self.orders]

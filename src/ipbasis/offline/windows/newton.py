@@ -296,7 +296,11 @@ def search(
             share = torch.where(taken, share, share * _SHORTER)
         whole = taken & (share == 1)
         damp[active] = torch.where(taken, torch.where(whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(_LEAST_DAMPING)
-        for target, source in ((state.bubbles, now.bubbles), (state.states, now.states), (state.parameters, now.parameters)):
+        for target, source in (
+            (state.bubbles, now.bubbles),
+            (state.states, now.states),
+            (state.parameters, now.parameters),
+        ):
             target[active] = source
         objective[active], misfit[active] = after, data
         iterations[active] += 1
