@@ -93,7 +93,7 @@ def untrained(problem: Problem, width: int, depth: int, dtype: str = "float64") 
     settings = TrunkSettings(width=width, depth=depth, dtype=dtype)
     trunk = Trunk(problem.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
     accuracy = Accuracy(residual=1e-3, solution=1e-3)
-    record = Record(problem=problem, trunk=settings, functions=width + 1, quadrature_points=20, accuracy=accuracy)
+    record = Record(problem=problem, features=settings, functions=width + 1, quadrature_points=20, accuracy=accuracy)
     return Basis(trunk, torch.eye(width + 1, dtype=torch.float64), record)
 
 

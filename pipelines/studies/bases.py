@@ -102,10 +102,10 @@ class Candidate:
 
 
 def with_functions(best: Basis, features: nn.Module, transform: Tensor, **record: object) -> Basis:
-    """Other functions in the place of those of a basis, to be measured and not to be saved: the trunk of the record
-    stays."""
+    """Other functions in the place of those of a basis, to be measured and not to be saved: the features of
+    the record stay."""
     described = best.record.model_copy(update={"functions": transform.shape[1], **record})
-    return replace(best, trunk=features, transform=transform, record=described)
+    return replace(best, features=features, transform=transform, record=described)
 
 
 def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candidate]:
@@ -126,7 +126,7 @@ def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candid
         return with_functions(best, trunk, compress(problem, trunk, best.quadrature, made.forward, made.compression))
 
     paper = Basis.load(basis_directory(problem.name, int(best.record.provenance["readouts"]), "paper_recipe"))
-    yield Candidate("paper_recipe", compressed(paper.trunk.double()), paper.record.figures["seconds"])
+    yield Candidate("paper_recipe", compressed(paper.features.double()), paper.record.figures["seconds"])
 
     started = time.perf_counter()
     features = ChebyshevFeatures(problem.domain, size.points)
@@ -140,5 +140,5 @@ def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candid
     started = time.perf_counter()
     # another draw than that from which a training begins
     generator = torch.Generator().manual_seed(seed + 1)
-    untrained = compressed(Trunk(problem.domain, best.record.trunk, generator).requires_grad_(False))
+    untrained = compressed(Trunk(problem.domain, best.record.features, generator).requires_grad_(False))
     yield Candidate("random_features", untrained, time.perf_counter() - started)

@@ -68,11 +68,11 @@ def quality_rows(candidate: Candidate, errors: Mapping[int, TaskErrors]) -> Iter
 def feature_rows(candidate: Candidate, measure: Measure, rank_tolerance: float) -> Iterator[dict]:
     """Features of a trunk as they are, and the functions that compression makes of them."""
     basis = candidate.basis
-    if not isinstance(basis.trunk, Trunk):
+    if not isinstance(basis.features, Trunk):
         return
-    raw = torch.eye(basis.trunk.feature_count, dtype=torch.float64)
+    raw = torch.eye(basis.features.feature_count, dtype=torch.float64)
     for stage, transform in (("raw", raw), ("compressed", basis.transform)):
-        shown = with_functions(basis, basis.trunk, transform)
+        shown = with_functions(basis, basis.features, transform)
         weights = measure.quadrature.weights.numpy()
         yield {
             "problem": basis.problem.name,
@@ -143,7 +143,7 @@ def online_row(candidate: Candidate, size: int, found: TaskErrors, queries: Clea
         queries: what is estimated.
     """
     basis = candidate.basis
-    first = with_functions(basis, basis.trunk, basis.transform[:, :size], accuracy=found.accuracy())
+    first = with_functions(basis, basis.features, basis.transform[:, :size], accuracy=found.accuracy())
     names = list(basis.problem.parameters)
     scored = identifiable(queries.bound, basis.problem.parameter_ranges)
 

@@ -22,7 +22,7 @@ def quantum_estimates(quantum_oscillator):
     settings = TrunkSettings(width=8, depth=1, dtype="float64")
     trunk = Trunk(quantum_oscillator.domain, settings, torch.Generator().manual_seed(0)).requires_grad_(False)
     accuracy = Accuracy.model_construct(residual=0.1, solution=0.1)
-    record = Record.model_construct(problem=quantum_oscillator, trunk=settings, functions=9, accuracy=accuracy)
+    record = Record.model_construct(problem=quantum_oscillator, features=settings, functions=9, accuracy=accuracy)
     basis = Basis(trunk, torch.eye(9, dtype=torch.float64), record)
     columns = {"query": ["a", "b"], "k": [1.0, 2.0], "k_std": 0.1, "k_low": 0.8, "k_high": 1.2, "status": "ok"}
     readouts = np.random.default_rng(0).normal(size=(2, 2, 9))

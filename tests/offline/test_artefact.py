@@ -1,6 +1,7 @@
 """The basis on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from conftest import TRUNK
 
 from ipbasis import Basis, InputError
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
 from ipbasis.offline.settings import BasisSettings, ProjectionSettings
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +61,7 @@ def test_other_format_version(saved):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "format_version": 99}))
-    with pytest.raises(InputError, match="format version 99; this ipbasis reads the versions 1 and 2"):
+    with pytest.raises(InputError, match="format version 99; this ipbasis reads the versions 1 to 3"):
         Basis.load(saved)
 
 
@@ -69,7 +71,7 @@ def test_bases_of_the_repository_have_typed_settings(path):
     values, record = json.loads((path / "basis.json").read_text()), Basis.load(path).record
     assert isinstance(record.settings, BasisSettings)
     assert record.settings.quadrature_points == record.quadrature_points
-    assert record.settings.trunk.width == record.trunk.width
+    assert record.settings.trunk.width == record.features.width
     assert record.provenance.keys() == {"source", "profile", "readouts"}
     if values["format_version"] == 1:
         groups = values["settings"]
@@ -100,8 +102,9 @@ GROUPS = {
 def in_format_1(saved, settings):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
-    del record["provenance"]
-    path.write_text(json.dumps({**record, "format_version": 1, "settings": settings}))
+    del record["provenance"], record["rounding"]
+    trunk = {name: value for name, value in record.pop("features").items() if name != "kind"}
+    path.write_text(json.dumps({**record, "format_version": 1, "settings": settings, "trunk": trunk}))
     return Basis.load(saved).record
 
 
@@ -111,7 +114,7 @@ def test_format_1_is_read_and_written_anew(basis, saved):
     assert record.settings.trunk == TRUNK
     assert record.provenance == {"source": "ipbasis", "profile": "standard", "readouts": "10"}
     Basis.load(saved).save(saved)
-    assert json.loads((saved / "basis.json").read_text())["format_version"] == 2
+    assert json.loads((saved / "basis.json").read_text())["format_version"] == 3
     assert Basis.load(saved).record == record
 
 
@@ -140,10 +143,46 @@ def test_damaged_files_are_named(saved, name, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def piecewise(basis):
+    """The functions of the oscillator on six cells."""
+    features = Piecewise(PiecewiseSettings(breakpoints=(tuple(np.linspace(0, 3, 7)),), degrees=(9,)))
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+    times = torch.tensor((np.arange(6)[:, None] + (nodes + 1) / 2).reshape(-1, 1) / 2)
+    shares = torch.tensor(np.tile(weights, 6) / 12)
+    transform = (features(times)[()] * shares[:, None]).T @ basis.function_map(times)[()]
+    return replace(basis, features=features, transform=transform, record=described(basis, features))
+
+
+def described(basis, features):
+    return basis.record.model_copy(update={"features": features.settings})
+
+
+def test_piecewise_functions_are_kept(basis, piecewise, tmp_path):
+    piecewise.save(tmp_path)
+    loaded = Basis.load(tmp_path)
+    points = np.linspace(0, 3, 50)
+    for derivative in ("", "t", "tt"):
+        assert np.array_equal(loaded.functions(points, derivative), piecewise.functions(points, derivative))
+    assert np.abs(loaded.functions(points) - basis.functions(points))[:, :5].max() < 1e-9
+    assert loaded.record == piecewise.record
+
+
+def test_a_basis_may_be_its_features_and_holds_no_identity(basis, tmp_path):
+    features = Piecewise(PiecewiseSettings(breakpoints=((0, 1, 3),), degrees=(4,)))
+    record = described(basis, features).model_copy(update={"functions": 10})
+    Basis(features, None, record).save(tmp_path)
+    loaded = Basis.load(tmp_path)
+    points = np.linspace(0, 3, 50)
+    expected = features(torch.tensor(points)[:, None], ((0,),))[(0,)]
+    assert np.array_equal(loaded.functions(points, "t"), expected.numpy())
+    assert (tmp_path / "basis.safetensors").stat().st_size < 100
+
+
 def test_weights_that_do_not_fit_the_record(saved):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
-    record["trunk"]["width"] = 7
+    record["features"]["width"] = 7
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="does not fit"):
         Basis.load(saved)

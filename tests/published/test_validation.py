@@ -107,7 +107,7 @@ def test_basis_of_a_nonlinear_problem_is_kept_on_disk(problem, tmp_path):
     tasks, truth = unseen(problem)
     chosen = BuildSettings(trunk=settings, forward=FORWARD, compression=compression, quadrature_points=POINTS)
     basis = build_basis(problem, trunk, chosen, tasks, truth)
-    assert basis.record.trunk.dtype == "float64"
+    assert basis.record.features.dtype == "float64"
     assert basis.record.functions < 41
     assert basis.record.accuracy.approximation < 1e-2
     basis.save(tmp_path)

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
+from ipbasis.features.interface import Features
 from ipbasis.observations.long_form import check_observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.published.solvers import PublishedAdam
@@ -60,15 +61,17 @@ def moved(value, kind):
     return tree_map(lambda leaf: leaf.as_subclass(kind) if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
-class TrunkElsewhere:
-    """Gives the features of a trunk as if it were on the other device."""
+class FeaturesElsewhere:
+    """Gives features as if they were on the other device."""
 
-    def __init__(self, trunk):
-        self.trunk, self.domain = trunk, trunk.domain.as_subclass(Elsewhere)
+    combined = Features.combined
+
+    def __init__(self, features):
+        self.features, self.domain, self.dtype = features, features.domain.as_subclass(Elsewhere), features.dtype
 
     def __call__(self, points, indices=((),)):
         assert isinstance(points, Elsewhere)
-        return moved(self.trunk(points.as_subclass(torch.Tensor), indices), Elsewhere)
+        return moved(self.features(points.as_subclass(torch.Tensor), indices), Elsewhere)
 
 
 @pytest.mark.parametrize("name", ["basis", "lotka_volterra_basis"])
@@ -98,7 +101,7 @@ def test_nothing_of_the_search_stays_on_the_cpu(name, layout, given, request):
     vars(joint._memory).clear()  # scratch memory of the CPU
     with MadeElsewhere():
         transform = basis.transform.as_subclass(Elsewhere)
-        there = found(replace(basis, trunk=TrunkElsewhere(basis.trunk), transform=transform))
+        there = found(replace(basis, features=FeaturesElsewhere(basis.features), transform=transform))
     vars(joint._memory).clear()
     for part in fields(there):
         assert isinstance(getattr(there, part.name), Elsewhere), part.name

@@ -121,7 +121,8 @@ def estimate_file(
 def _made_with(basis: Basis, path: Path, options: str) -> dict[str, str]:
     """Everything that the estimates depend on, in words or as a checksum."""
     digest = hashlib.sha256(basis.record.model_dump_json().encode())
-    for tensor in (basis.transform, *basis.trunk.state_dict().values()):
+    transform = [] if basis.transform is None else [basis.transform]
+    for tensor in (*transform, *basis.features.state_dict().values()):
         digest.update(tensor.contiguous().numpy().tobytes())
     stat = path.stat()
     return {

@@ -5,13 +5,14 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev
-from torch import Tensor, nn
+from torch import Tensor
 
+from ipbasis.features.interface import Features
 from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.problem.equations import MultiIndex
 
 
-class ChebyshevFeatures(nn.Module):
+class ChebyshevFeatures(Features):
     """Products of Chebyshev polynomials of each coordinate, those of low total degree first.
 
     Stands where a `Trunk` does. The coordinates are scaled to [-1, 1] first.

@@ -21,6 +21,12 @@ class Quadrature:
     weights: Tensor
 
 
+def gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in [-1, 1] and weights of sum 1 of the Gauss-Legendre rule."""
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return nodes, weights / 2
+
+
 def gauss_legendre(domain: np.ndarray, count: int, dtype: torch.dtype = torch.float64) -> Quadrature:
     """Tensor product of Gauss-Legendre rules with `count` points along each coordinate."""
     nodes, weights = np.polynomial.legendre.leggauss(count)

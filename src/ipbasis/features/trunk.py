@@ -8,6 +8,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from ipbasis.features.interface import Features
 from ipbasis.features.one_pass import derivatives
 from ipbasis.problem.declaration import Declared
 from ipbasis.problem.equations import MultiIndex
@@ -24,13 +25,19 @@ class TrunkSettings(Declared):
             solutions that vary several times within the domain.
     """
 
+    kind: Literal["trunk"] = "trunk"
     width: PositiveInt
     depth: PositiveInt
     dtype: Literal["float32", "float64"]
     first_layer_scale: PositiveFloat = 1.0
 
+    @property
+    def words(self) -> str:
+        """For a reader."""
+        return f"trunk {self.width} x {self.depth}"
 
-class Trunk(nn.Module):
+
+class Trunk(Features):
     """A tanh network ``R: coordinates -> (H features, 1)``, tanh after the last layer too.
 
     The coordinates are scaled to [-1, 1] first. The last feature is the constant 1, so that a readout

@@ -7,25 +7,28 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ipbasis.errors import InputError
+from ipbasis.features.interface import Features
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
 from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
-from ipbasis.offline.format_1 import from_format_1
+from ipbasis.offline.formats import in_format_3
 from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Declared, Interval, Problem
 from ipbasis.problem.equations import MultiIndex
+from ipbasis.problem.units import Units, rescaled
 
 # times the root mean square of a basis's errors, up to which they occur: few tasks are worse
 _TOLERATED = 3.0
@@ -82,10 +85,13 @@ class Record(Declared):
     Args:
         format_version: of the directory.
         problem: whose solutions the functions span.
-        trunk: size of the network.
+        units: in which the functions are given and parameters are searched; None for those of the problem.
+        requested: relative error of unseen solutions that was asked for.
+        features: what the functions are combined of.
         functions: number K of functions.
         quadrature_points: points along each coordinate at which residuals are taken.
         accuracy: of all functions.
+        rounding: relative error of a function's values by rounding; None where it was not measured.
         leading: accuracy of the first functions alone, by their number; those that a nonlinear search begins with.
         settings: what it was made with; plain data where a recipe of another room made it.
         versions: of what the numbers depend on.
@@ -93,12 +99,15 @@ class Record(Declared):
         provenance: further facts of where it comes from, such as the profile of the pipeline.
     """
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     problem: Problem
-    trunk: TrunkSettings
+    units: Units | None = None
+    requested: PositiveFloat = 1e-3
+    features: Annotated[TrunkSettings | PiecewiseSettings, Field(discriminator="kind")]
     functions: PositiveInt
     quadrature_points: PositiveInt
     accuracy: Accuracy
+    rounding: PositiveFloat | None = None
     leading: dict[PositiveInt, Accuracy] = {}
     settings: BasisSettings | dict[str, Any] = {}
     versions: dict[str, str] = {}
@@ -106,35 +115,66 @@ class Record(Declared):
     provenance: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Solved:
+    """Solutions of tasks in the trained ranges, from which a search starts.
+
+    Args:
+        parameters: (T, P) in the units of the basis.
+        initial: (T, free initial values).
+        readouts: (T, F, K).
+    """
+
+    parameters: Tensor
+    initial: Tensor
+    readouts: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Basis:
     """K functions of the coordinates that span the solutions of a problem.
 
     Args:
-        trunk: the network that gives the raw features.
-        transform: (H + 1, K) float64 combination of the raw features; orthonormal functions, best first.
+        features: the raw features.
+        transform: (H, K) float64 combination of the raw features; orthonormal functions, best first. None where the
+            functions are the raw features, K = H.
         record: the problem and where the basis comes from.
+        solved: solutions to start a search from; None where the search needs none.
     """
 
-    trunk: Trunk
-    transform: Tensor
+    features: Features
+    transform: Tensor | None
     record: Record
+    solved: Solved | None = None
 
     @property
     def problem(self) -> Problem:
         return self.record.problem
 
+    @cached_property
+    def inner(self) -> "Basis":
+        """The same for the problem in the units of the basis, in which everything is searched.
+
+        A parameter without bounds and prior is searched in its range widened, see `Interval.widened`.
+        """
+        units, problem = self.record.units, self.problem
+        if units is None:
+            return self
+        told = {*problem.bounds, *problem.priors, *problem.fixed}
+        bounds = {name: own.widened for name, own in problem.parameters.items() if name not in told}
+        update = {"problem": rescaled(problem.with_knowledge(bounds), units), "units": None}
+        return replace(self, record=self.record.model_copy(update=update))
+
     def on(self, device: torch.device) -> "Basis":
         """The same on another device, always the same object for it."""
         if device not in self._elsewhere:
-            self._elsewhere[device] = replace(
-                self, trunk=deepcopy(self.trunk).to(device), transform=self.transform.to(device)
-            )
+            moved = None if self.transform is None else self.transform.to(device)
+            self._elsewhere[device] = replace(self, features=deepcopy(self.features).to(device), transform=moved)
         return self._elsewhere[device]
 
     @cached_property
     def _elsewhere(self) -> dict[torch.device, "Basis"]:
-        return {self.transform.device: self}
+        return {self.features.domain.device: self}
 
     def leading(self, functions: int) -> "Basis":
         """The first functions alone, at as many fewer points; one of the numbers whose accuracy the record holds."""
@@ -151,17 +191,20 @@ class Basis:
     @cached_property
     def quadrature(self) -> Quadrature:
         """Points over the domain at which residuals are taken."""
-        dtype = self.trunk.domain.dtype
-        return gauss_legendre(self.problem.domain, self.record.quadrature_points, dtype)
+        return gauss_legendre(self.problem.domain, self.record.quadrature_points, self.features.dtype)
 
     def function_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
         """For each derivative, the (n, K) float64 values of the functions at points (n, d)."""
         with torch.no_grad():
-            raw = self.trunk(points.to(self.trunk.domain.dtype), indices)
-            return {index: raw[index].double() @ self.transform for index in {(), *indices}}
+            points = points.to(self.features.dtype)
+            if self.transform is None:
+                return {index: values.double() for index, values in self.features(points, indices).items()}
+            return self.features.combined(points, indices, self.transform)
 
     def functions(self, points: Any, derivative: str = "") -> np.ndarray:
         """Values of the compressed basis, or of a derivative of it.
+
+        Readouts of fields are in the units of the basis: times `Units.field_scales` they give a field in its own.
 
         Args:
             points: (n, d) coordinates in the problem's own units; (n,) if there is one coordinate.
@@ -179,8 +222,12 @@ class Basis:
             points = points[:, None]
         if points.ndim != 2 or points.shape[1] != dimension:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
-        index = self.problem.notation.index(derivative)
-        return self.function_map(torch.tensor(points), (index,))[index].numpy()
+        index, units = self.problem.notation.index(derivative), self.record.units
+        if units is None:
+            return self.function_map(torch.tensor(points), (index,))[index].numpy()
+        scales = [unit.scale for unit in units.coordinates.values()]
+        values = self.function_map(torch.tensor(units.points_to(points)), (index,))[index].numpy()
+        return values / prod(scales[number] for number in index)
 
     def for_problem(self, problem: Problem) -> "Basis":
         """The same functions for another problem on the same domain, such as other unknowns in the same equation.
@@ -205,8 +252,11 @@ class Basis:
             InputError: if the directory cannot be written.
         """
         directory = Path(directory)
-        tensors = {"transform": self.transform.contiguous()}
-        tensors |= {f"trunk.{name}": value.detach().contiguous() for name, value in self.trunk.state_dict().items()}
+        tensors = {} if self.transform is None else {"transform": self.transform.contiguous()}
+        state = self.features.state_dict()
+        tensors |= {f"features.{name}": value.detach().contiguous() for name, value in state.items()}
+        if self.solved is not None:  # half the digits do for a start
+            tensors |= {f"solved.{name}": value.float().contiguous() for name, value in vars(self.solved).items()}
         try:
             (directory / "basis.json").unlink(missing_ok=True)
         except OSError as error:
@@ -233,21 +283,40 @@ class Basis:
             found = values.get("format_version")
         except (ValueError, AttributeError):
             raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
-        if found not in (1, 2):
-            raise InputError(f"{directory}: format version {found}; this ipbasis reads the versions 1 and 2")
+        if found not in (1, 2, 3):
+            raise InputError(f"{directory}: format version {found}; this ipbasis reads the versions 1 to 3")
         try:
-            record = Record(**(from_format_1(values) if found == 1 else values))
+            record = Record(**in_format_3(values))
         except InputError as error:
             raise InputError(f"{directory / 'basis.json'}: {error}") from None
-        trunk = Trunk(record.problem.domain, record.trunk, torch.Generator())
+        features = features_of(record.problem, record.features)
         try:
             tensors = safetensors.torch.load_file(directory / "basis.safetensors")
-            transform = tensors.pop("transform")
-            trunk.load_state_dict({name.removeprefix("trunk."): value for name, value in tensors.items()})
-        except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+            transform = tensors.pop("transform", None)
+            own = {
+                name.partition(".")[2]: tensors.pop(name).double() for name in [*tensors] if name.startswith("solved.")
+            }
+            solved = Solved(**own) if own else None
+            features.load_state_dict({name.partition(".")[2]: value for name, value in tensors.items()})
+            _check_shape(features, transform, record)
+        except (SafetensorError, KeyError, RuntimeError, TypeError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
-        return cls(trunk.requires_grad_(False), transform, record)
+        return cls(features.requires_grad_(False), transform, record, solved)
+
+
+def features_of(problem: Problem, settings: TrunkSettings | PiecewiseSettings) -> Features:
+    """Features of a record, their state still to be read."""
+    if isinstance(settings, PiecewiseSettings):
+        return Piecewise(settings)
+    return Trunk(problem.domain, settings, torch.Generator())
+
+
+def _check_shape(features: Features, transform: Tensor | None, record: Record) -> None:
+    """Refuse a transform that is not (H, K)."""
+    found = (features.feature_count, features.feature_count) if transform is None else tuple(transform.shape)
+    if found != (features.feature_count, record.functions):
+        raise RuntimeError(f"{found[1]} functions of {found[0]} features")
 
 
 def _listed(named: dict[str, Interval] | list[str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipbasis.features.interface import rounding_error
 from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk
 from ipbasis.offline.accuracy import measure_accuracy
@@ -48,8 +49,7 @@ def build_basis(
         """That of the first functions alone."""
 
         def leading(points: Tensor, indices: tuple[MultiIndex, ...]) -> Mapping[MultiIndex, Tensor]:
-            raw = trunk(points, indices)
-            return {index: values.double() @ transform[:, :functions] for index, values in raw.items()}
+            return trunk.combined(points, indices, transform[:, :functions])
 
         return measure_accuracy(problem, leading, quadrature, settings.forward, tasks, truth)
 
@@ -58,10 +58,11 @@ def build_basis(
     dtype = str(trunk.domain.dtype).removeprefix("torch.")
     record = Record(
         problem=problem,
-        trunk=settings.trunk.model_copy(update={"dtype": dtype}),
+        features=settings.trunk.model_copy(update={"dtype": dtype}),
         functions=functions,
         quadrature_points=settings.quadrature_points,
         accuracy=accuracy(functions),
+        rounding=rounding_error(trunk, transform, quadrature.points),
         leading={stage: accuracy(stage) for stage in stages},
         settings=settings if isinstance(settings, BasisSettings) else settings.model_dump(mode="json"),
         versions=versions(),

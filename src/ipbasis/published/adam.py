@@ -112,7 +112,7 @@ class QuadraticForms:
 
 
 def quadratic_forms(basis: Basis, misfit: Misfit, settings: AdamSettings) -> tuple[QuadraticForms, Tensor]:
-    """The published loss on the functions of a basis, in the number type of its trunk.
+    """The published loss on the functions of a basis, in the number type of its features.
 
     Args:
         basis: the functions, of a problem with an affine split.
@@ -122,7 +122,7 @@ def quadratic_forms(basis: Basis, misfit: Misfit, settings: AdamSettings) -> tup
     Returns:
         the forms, and the part of each query's data and condition loss that no readout can remove (B,).
     """
-    dtype = basis.trunk.domain.dtype
+    dtype = basis.features.dtype
     data, target = condition_rows(basis, settings)
     targets = target.expand(len(misfit.rest), -1)
     rest = misfit.rest
@@ -145,7 +145,7 @@ def condition_rows(basis: Basis, settings: AdamSettings) -> tuple[Tensor, Tensor
     if not settings.condition_weight or not same.any():
         return torch.zeros(0, fields * basis.record.functions, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     rows = given.rows(basis.function_map(given.points, given.indices))[same]
-    augmented = _few_rows(torch.cat([rows, given.fixed[same, None]], dim=1), basis.trunk.domain.dtype)
+    augmented = _few_rows(torch.cat([rows, given.fixed[same, None]], dim=1), basis.features.dtype)
     augmented *= (settings.condition_weight / fields) ** 0.5  # a mean over the fields, like that of the data
     return augmented[:, :-1], augmented[:, -1]
 
@@ -153,7 +153,7 @@ def condition_rows(basis: Basis, settings: AdamSettings) -> tuple[Tensor, Tensor
 def residual_rows(basis: Basis, settings: AdamSettings) -> Tensor:
     """(Q, m, N + 1) few rows of the residual's mean square on the collocation points."""
     problem = basis.problem
-    points = equispaced(problem.domain, settings.collocation_points, basis.trunk.domain.dtype)
+    points = equispaced(problem.domain, settings.collocation_points, basis.features.dtype)
     operators = Operators(problem.system, points.double(), len(problem.fields))
     rows = operators.rows(basis.function_map(points, problem.system.indices))
     rows = (rows * len(points) ** -0.5).flatten(1, 2)

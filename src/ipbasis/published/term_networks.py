@@ -98,7 +98,7 @@ class _Residual:
     """
 
     def __init__(self, basis: Basis, collocation_points: int, searched: list[int]):
-        problem, system, dtype = basis.problem, basis.problem.system, basis.trunk.domain.dtype
+        problem, system, dtype = basis.problem, basis.problem.system, basis.features.dtype
         points = equispaced(problem.domain, collocation_points, dtype)
         features = basis.function_map(points, system.indices)
         self.count = len(points)
@@ -171,7 +171,7 @@ class _Search:
     """
 
     def __init__(self, basis: Basis, misfit: Misfit, known: Tensor, settings: TermNetworkSettings):
-        problem, dtype = basis.problem, basis.trunk.domain.dtype
+        problem, dtype = basis.problem, basis.features.dtype
         self._settings, self._misfit = settings, misfit.to(dtype)
         queries = len(known)
         self.groups = _inputs_of_terms(problem)

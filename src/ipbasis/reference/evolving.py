@@ -8,7 +8,6 @@ from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Equations, Jet
 from ipbasis.reference.collocation import stacked
 from ipbasis.reference.form import Form
-from ipbasis.reference.integrators import jumps
 
 
 class Evolution:
@@ -40,8 +39,9 @@ class Evolution:
         self.right = [one.evaluated(one.residuals) for one in equations]
         self.partials = [one.evaluated(one.partials()[0][0]) for one in equations]
         self._everything = [*equations, *(condition.equations for condition in self.form.conditions)]
-        residuals = [residual for one in self._everything for residual in one.residuals]
-        self.jumps = jumps(residuals, self.form.time, problem.domain[0])
+        low, high = problem.domain[0]
+        found = {at for one in self._everything for at in one.jumps(0)}
+        self.jumps = tuple(sorted(at for at in found if low < at < high))
         self._starts = {
             jet: Equations(notation, (formula,), truth.parameters).evaluated([formula])
             for jet, formula in problem.fixed_initial.items()

@@ -1,15 +1,13 @@
 """Initial value problems for SciPy's integrators, stiff or not, whatever the units of their components."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import sympy
 from scipy.integrate import solve_ivp
-
-from ipbasis.problem.functions import Where
 
 _CRUDE = 1e-3  # relative tolerance of the run that finds how large components become
 _SMALL = 1e-2  # what counts as small beside the size of a component: below it errors need not be relative any more
@@ -33,7 +31,7 @@ class InitialValueProblem:
         cases: (components,) numbers; those of different cases have nothing to do with each other.
         methods: of `scipy.integrate.solve_ivp`, each tried when the one before takes too long.
         options: of the implicit methods, such as ``jac``.
-        jumps: (jumps,) increasing times after `low` at which f jumps.
+        jumps: increasing times after `low` at which f jumps.
     """
 
     name: str
@@ -44,7 +42,7 @@ class InitialValueProblem:
     cases: np.ndarray
     methods: tuple[str, ...]
     options: dict[str, Any]
-    jumps: np.ndarray
+    jumps: tuple[float, ...]
 
     def values(self, times: np.ndarray, tolerance: float, evaluations: int | None = None) -> np.ndarray:
         """(components, n) the solution.
@@ -72,20 +70,55 @@ class InitialValueProblem:
                 last = error
         raise ArithmeticError(f"{self.name}: {last}")
 
+    def curve(self, last: float, tolerance: float, evaluations: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The solution (components, n) as a function of times (n,), by LSODA, whose formulas hold between its steps.
+
+        Args:
+            last: end of the times.
+            tolerance: see `values`.
+            evaluations: of the right-hand side, at most.
+
+        Raises:
+            ArithmeticError: if the solution ends before the last time, or takes more evaluations.
+        """
+        count = _Count(evaluations)
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # LSODA tells of its failures by its outcome, too
+                tolerances, _ = self._tolerances("LSODA", last, tolerance, evaluations // 10)
+                pieces = [*self._pieces("LSODA", last, None, count, dense_output=True, **tolerances)]
+        except _TooManyError as error:
+            raise ArithmeticError(f"{self.name}: {error}") from None
+        ends = [end for _, end, _ in pieces[:-1]]
+
+        def of(times: np.ndarray) -> np.ndarray:
+            number, out = np.searchsorted(ends, times, side="right"), np.empty((len(self.start), len(times)))
+            for own, (_, _, solution) in enumerate(pieces):
+                if (number == own).any():
+                    out[:, number == own] = solution.sol(times[number == own])
+            return out
+
+        return of
+
     def _run(self, method: str, times: np.ndarray, tolerance: float, limit: int | None) -> np.ndarray:
         """The solution by one method, after crude runs that tell sizes, and the steps that stability alone takes."""
         explicit = method == "DOP853"
         # a crude run takes a tenth of the steps, see `_held_by_stability`
-        size, crude = self._sizes(method, times[-1], limit // 10 if limit else None)
+        tolerances, crude = self._tolerances(method, times[-1], tolerance, limit // 10 if limit else None)
+        count = _Count(limit)
+        values = self._solved(method, times[-1], times, count, **tolerances)
+        if explicit and _held_by_stability(crude, count.done, tolerances["rtol"]):
+            raise _TooManyError("the equations are stiff")
+        return values
+
+    def _tolerances(self, method: str, last: float, tolerance: float, limit: int | None) -> tuple[dict[str, Any], int]:
+        """Relative and absolute ones of the integrator, and the evaluations of the crude run that tells sizes."""
+        size, crude = self._sizes(method, last, limit)
         # LSODA controls the largest error of all components, the others a root mean square
         each = tolerance if method == "LSODA" else tolerance / np.sqrt(self.groups.max() + 1)
         strict = max(each, _STRICTEST[method])
         alone = len(self.groups) == self.groups.max() + 1
-        count, absolute = _Count(limit), max(_SMALL * strict, _ROUNDING) * size if alone else strict * size
-        values = self._solved(method, times[-1], times, count, rtol=strict, atol=absolute)
-        if explicit and _held_by_stability(crude, count.done, strict):
-            raise _TooManyError("the equations are stiff")
-        return values
+        return {"rtol": strict, "atol": max(_SMALL * strict, _ROUNDING) * size if alone else strict * size}, crude
 
     def _sizes(self, method: str, last: float, limit: int | None) -> tuple[np.ndarray, int]:
         """(components,) the largest value of each group, by crude runs, and the evaluations that the last one took.
@@ -123,7 +156,17 @@ class InitialValueProblem:
     def _solved(self, method: str, last: float, times: np.ndarray | None, count: "_Count", **tolerances) -> np.ndarray:
         """(components, n) values at the times, or at the steps of the method; piece by piece between jumps."""
         low = self.low if times is None else times[times == self.low]
-        state, parts = self.start, [np.repeat(self.start[:, None], np.size(low), axis=1)]
+        parts = [np.repeat(self.start[:, None], np.size(low), axis=1)]
+        for begin, end, solution in self._pieces(method, last, times, count, **tolerances):
+            inside = len(solution.t) if times is None else ((times > begin) & (times <= end)).sum()
+            parts.append(solution.y[:, :inside])
+        return np.concatenate(parts, axis=1)
+
+    def _pieces(
+        self, method: str, last: float, times: np.ndarray | None, count: "_Count", **options
+    ) -> Iterator[tuple[float, float, Any]]:
+        """Begin, end and outcome of the integration between each two jumps."""
+        state = self.start
         for begin, end in pairwise([self.low, *(jump for jump in self.jumps if jump < last), last]):
             wanted = None if times is None else times[(times > begin) & (times <= end)]
 
@@ -140,14 +183,13 @@ class InitialValueProblem:
                 state,
                 method=method,
                 t_eval=wanted if wanted is None or wanted[-1:] == [end] else [*wanted, end],
-                **tolerances,
+                **options,
                 **(self.options if method != "DOP853" else {}),
             )
             if not solution.success:
                 raise ArithmeticError(f"{self.name}: integration failed: {solution.message}")
             state = solution.y[:, -1]
-            parts.append(solution.y if wanted is None else solution.y[:, : len(wanted)])
-        return np.concatenate(parts, axis=1)
+            yield begin, end, solution
 
 
 def _largest(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -181,14 +223,3 @@ class _Count:
         self.done += 1
         if self.limit is not None and self.done > self.limit:
             raise _TooManyError(f"integration needs more than {self.limit} evaluations")
-
-
-def jumps(expressions: Sequence[sympy.Expr], time: sympy.Symbol, domain: np.ndarray) -> np.ndarray:
-    """Times within the domain where a condition in time alone, such as ``t < 5``, changes over; in their order."""
-    conditions = {part.args[0] for expression in expressions for part in expression.atoms(Where)}
-    found = set()
-    for condition in conditions:
-        slope = sympy.diff(condition, time)
-        if condition.free_symbols == {time} and slope.is_number and slope != 0:
-            found.add(float(-condition.xreplace({time: sympy.S.Zero}) / slope))
-    return np.array(sorted(at for at in found if domain[0] < at < domain[1]))

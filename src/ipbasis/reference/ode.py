@@ -6,8 +6,9 @@ import numpy as np
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import Jet, compile_numpy
-from ipbasis.reference.integrators import InitialValueProblem, jumps
+from ipbasis.problem.equations import Jet
+from ipbasis.problem.functions import compile_numbers, compile_numpy
+from ipbasis.reference.integrators import InitialValueProblem
 
 
 class FirstOrderSystem:
@@ -39,7 +40,9 @@ class FirstOrderSystem:
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
-        self.jumps = jumps(right, time, problem.domain[0])
+        self._rates = compile_numbers((time, symbols, parameters), tuple(right))
+        low, high = problem.domain[0]
+        self.jumps = tuple(at for at in problem.truth.jumps(0) if low < at < high)
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
         self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
@@ -68,6 +71,13 @@ class FirstOrderSystem:
     def right_side(self, time: float | np.ndarray, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         """Time derivative of a state (state, tasks, ...); parameters (parameters, tasks, ...) broadcast against it."""
         return np.stack(np.broadcast_arrays(*self._right(time, state, parameters), state[0])[:-1])
+
+    def rates(self, time: float, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """(S,) time derivative of the state (S,) of one task."""
+        try:
+            return np.array(self._rates(float(time), state.tolist(), parameters.tolist()))
+        except (ArithmeticError, ValueError):  # no finite value
+            return self.right_side(time, state[:, None], parameters[:, None])[:, 0]
 
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""

@@ -1,4 +1,4 @@
-"""Records of format 1, whose settings were the pipeline's own nested groups."""
+"""Records of the formats before, read as they would be written today."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,7 +8,18 @@ from ipbasis.errors import InputError
 from ipbasis.offline.settings import BasisSettings
 
 
-def from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+def in_format_3(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a record of any format as format 3 has them: before, features were a trunk and named so."""
+    if values["format_version"] == 1:
+        values = _in_format_2(values)
+    if values["format_version"] == 2:
+        values = {**values, "format_version": 3}
+        if "trunk" in values:
+            values["features"] = {"kind": "trunk", **values.pop("trunk")}
+    return values
+
+
+def _in_format_2(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a record as format 2 has them.
 
     Format 1 held in ``settings`` the groups ``basis`` (size), ``offline`` (training and so on), ``recipe`` and

@@ -1,0 +1,92 @@
+"""A problem on a box: points, sides and initial conditions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipbasis.features.interface import Features
+from ipbasis.offline.collocation import Box, Part
+from ipbasis.problem.declaration import Problem
+from ipbasis.problem.equations import Equations, Jet
+
+# Conditions against equations in the roots. Of 17 equations solved in tanh features, errors change by less than 3 times
+# between 10 and 100; at 1 they are 3 to 5 times as large.
+_CONDITIONS = 10.0
+
+# Points and weights of sum 1 along one coordinate of the box
+Rule = tuple[np.ndarray, np.ndarray]
+
+
+def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependent: bool = False) -> Box:
+    """Equations and conditions of a problem on a box.
+
+    Args:
+        problem: the problem.
+        features: on [-1, 1] along each coordinate.
+        rules: points along each coordinate, at which equations and conditions are taken.
+        dependent: whether features may be dependent to rounding.
+    """
+
+    def part(jets: tuple[Jet, ...], function: Callable, count: int, fixed: Mapping[int, float], weight: float) -> Part:
+        points, shares = _product(rules, fixed)
+        values = features(points, tuple({jet.index for jet in jets}))
+        return Part(points, shares.sqrt() * weight, values, jets, function, count)
+
+    def of(system: Equations, fixed: Mapping[int, float], weight: float) -> Part:
+        return part(system.jets, _with_partials(system), len(system.residuals), fixed, weight)
+
+    low, high = problem.domain.T
+    parts = [of(problem.system, {}, 1.0)]
+    for fixed, system in problem.boundary_systems:
+        unit = {axis: 2 * (value - low[axis]) / (high - low)[axis] - 1 for axis, value in fixed.items()}
+        parts.append(of(system, unit, _CONDITIONS))
+    for name in getattr(problem, "periodic", ()):
+        axis = list(problem.coordinates).index(name)
+        jets = _matched(problem, axis)
+        below, above = (part(jets, _themselves(len(jets)), len(jets), {axis: end}, _CONDITIONS) for end in (-1.0, 1.0))
+        difference = {index: above.values[index] - below.values[index] for index in above.values}
+        parts.append(Part(below.points, below.root, difference, jets, below.function, len(jets)))
+    given = (*problem.free_initial, *problem.fixed_initial)
+    start = part(given, _themselves(len(given)), len(given), {0: -1.0}, _CONDITIONS) if given else None
+    systems = [problem.system, *(system for _, system in problem.boundary_systems)]
+    time = problem.notation.coordinates[next(iter(problem.coordinates))]
+    return Box(
+        features,
+        tuple(parts),
+        start,
+        linear=all(system.is_linear for system in systems),
+        autonomous=all(time not in residual.free_symbols for system in systems for residual in system.residuals),
+        dependent=dependent,
+    )
+
+
+def _product(rules: Sequence[Rule], fixed: Mapping[int, float]) -> tuple[Tensor, Tensor]:
+    """Points (n, d) and weights (n,) of the product of rules, some coordinates held fixed."""
+    chosen = [(np.array([fixed[axis]]), np.ones(1)) if axis in fixed else rule for axis, rule in enumerate(rules)]
+    grids = [torch.cartesian_prod(*map(torch.as_tensor, part)) for part in zip(*chosen, strict=True)]
+    points, weights = (grid.reshape(-1, len(rules)) for grid in grids)
+    return points, weights.prod(1)
+
+
+def _with_partials(system: Equations) -> Callable[..., list]:
+    """Compiled residuals and their partials by the jets, see `Part`."""
+    by_jet, _ = system.partials()
+    return system.compiled([*system.residuals, *chain(*by_jet)])
+
+
+def _themselves(count: int) -> Callable[..., list]:
+    """The same for equations that are the jets themselves."""
+    partials = np.eye(count).flatten().tolist()
+    return lambda coordinates, jets, parameters: [*jets, *partials]
+
+
+def _matched(problem: Problem, axis: int) -> tuple[Jet, ...]:
+    """What is equal on both ends of a periodic coordinate: the derivatives of each field below the highest."""
+    jets: list[Jet] = []
+    for field in range(len(problem.fields)):
+        highest = max((jet.index.count(axis) for jet in problem.system.jets if jet.field == field), default=0)
+        jets += [Jet(field, (axis,) * order) for order in range(highest)]
+    return tuple(jets)

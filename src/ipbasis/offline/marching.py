@@ -1,0 +1,218 @@
+"""The forward problem in polynomials, slab after slab of time, each as short and its polynomials as high as needed."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil, inf, prod
+
+import torch
+from torch import Tensor
+
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
+from ipbasis.features.quadrature import gauss
+from ipbasis.offline.box import box_of
+from ipbasis.offline.collocation import Box, NoSolutionError, Place
+from ipbasis.offline.trajectory import Slab, Trajectory
+from ipbasis.problem.declaration import Problem
+from ipbasis.problem.equations import compile_torch
+
+_ALONG = {2: 7, 3: 5}  # degree along time, by the number of coordinates
+_FIRST, _LOWEST, _HIGHER, _LOWER = 12, 8, 1.4, 1.3  # degrees along the others to begin with, and steps of them
+_FIRST_LEVEL, _DEPTH = 3, 10  # a slab is at least that many halvings of time long: a layer that hardly counts in a mean
+
+
+class TooLongError(Exception):
+    """A solution took longer than it may."""
+
+
+@dataclass(frozen=True)
+class Fineness:
+    """How finely tasks are solved.
+
+    Args:
+        tolerance: share of a solution that the highest polynomials may have.
+        unknowns: most readouts on a slab.
+    """
+
+    tolerance: float
+    unknowns: int = 3000
+
+
+@dataclass(frozen=True, eq=False)
+class Marcher:
+    """Solves tasks of a problem; what they share is kept.
+
+    Args:
+        problem: the problem.
+        sizes: (F,) of the fields.
+    """
+
+    problem: Problem
+    sizes: Tensor
+    _boxes: dict[tuple[int, ...], Box] = field(default_factory=dict)
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the first coordinate is time: there are initial conditions, and no others at one time."""
+        return bool(self.problem.initial) and not any(0 in fixed for fixed, _ in self.problem.boundary_systems)
+
+    def box(self, degrees: tuple[int, ...]) -> Box:
+        """A slab with polynomials of these degrees, anywhere in time."""
+        if degrees not in self._boxes:
+            settings = PiecewiseSettings(breakpoints=((-1, 1),) * len(degrees), degrees=degrees)
+            # as many points as determine the polynomials and an eighth more: conditions take some of the freedom
+            rules = [gauss(degree + 2 + degree // 8) for degree in degrees]
+            self._boxes[degrees] = box_of(self.problem, Piecewise(settings), rules)
+        return self._boxes[degrees]
+
+    def place(self, level: int, number: int) -> Place:
+        """Where a slab stands."""
+        domain = torch.as_tensor(self.problem.domain)
+        low, high = domain[0].tolist()
+        length = (high - low) * 0.5**level
+        domain[0] = torch.tensor([low + number * length, low + (number + 1) * length])
+        return Place(domain, self.sizes)
+
+    def solve(
+        self,
+        parameters: Tensor,
+        initial: Tensor,
+        fineness: Fineness,
+        like: Trajectory | None = None,
+        deadline: float = inf,
+    ) -> Trajectory:
+        """The solution of one task.
+
+        Args:
+            parameters: (P,).
+            initial: (I,) free initial values.
+            fineness: how finely.
+            like: solution of a neighbour: where to begin.
+            deadline: of `time.monotonic`.
+
+        Raises:
+            NoSolutionError: if Newton's method does not converge, not even on the shortest slabs.
+            TooLongError: at the deadline.
+        """
+        march = _March(self, parameters, initial, fineness, like)
+        level = 0 if not self.in_time else _FIRST_LEVEL if like is None else like.slabs[0].level
+        number, degrees, slabs = 0, march.first_degrees(), []
+        size = torch.zeros_like(self.sizes)
+        before: tuple[tuple, list[float]] | None = None
+        while number < 2**level:
+            if time.monotonic() > deadline:
+                raise TooLongError(f"at {number * 0.5**level:.0%} of the first coordinate")
+            try:
+                readouts = march.slab(level, number, degrees, slabs[-1] if slabs else None)
+            except NoSolutionError:
+                if not self.in_time or level == _DEPTH:
+                    raise
+                level, number = level + 1, 2 * number
+                continue
+            own = torch.maximum(size, readouts.flatten(1).norm(dim=1))
+            tails = _tails(readouts, own.clamp_min(1e-3 * own.max()), self.in_time)
+            if self.in_time and tails[0] > fineness.tolerance and level < _DEPTH:
+                level, number = level + 1, 2 * number
+                continue
+            higher = march.higher(degrees, tails)
+            # on the shortest slabs something does not fit, as a corner may: higher polynomials where they help alone
+            helped = level < _DEPTH or before is None or before[0] != (level, number) or max(tails) < max(before[1]) / 2
+            before = ((level, number), tails)
+            if higher is not None and helped:
+                degrees = higher
+                continue
+            slabs.append(Slab(level, number, readouts, max(tails)))
+            size, number = own, number + 1
+            if tails[0] < fineness.tolerance / 100 and number % 2 == 0 and level > 0:
+                level, number = level - 1, number // 2
+            if self.in_time and max(tails[1:]) < fineness.tolerance / 1000:
+                degrees = (degrees[0], *(max(_LOWEST, int(degree / _LOWER)) for degree in degrees[1:]))
+        return Trajectory(tuple(slabs))
+
+
+@dataclass(frozen=True)
+class _March:
+    """One task, see `Marcher.solve`."""
+
+    marcher: Marcher
+    parameters: Tensor
+    initial: Tensor
+    fineness: Fineness
+    like: Trajectory | None
+
+    def slab(self, level: int, number: int, degrees: tuple[int, ...], before: Slab | None) -> Tensor:
+        """(F, degree + 1 along each coordinate) readouts on a slab, which begins as the one before ends."""
+        box, place = self.marcher.box(degrees), self.marcher.place(level, number)
+        targets = [] if box.start is None else self.targets(box, place, before)
+        guess = torch.zeros(len(self.marcher.sizes), *(degree + 1 for degree in degrees), dtype=torch.float64)
+        if self.marcher.in_time:
+            self.constant(box, targets, guess)
+        elif self.like is not None:
+            kept = self.like.slabs[0].readouts
+            kept = kept[(slice(None), *(slice(degree + 1) for degree in degrees))]
+            guess[tuple(slice(count) for count in kept.shape)] = kept
+        solved = box.solve(self.parameters, place, targets, guess.flatten(1))
+        return solved.readouts.unflatten(1, guess.shape[1:])
+
+    def targets(self, box: Box, place: Place, before: Slab | None) -> Sequence[Tensor]:
+        """Values of the jets at the points of the start of a box."""
+        start, problem = box.start, self.marcher.problem
+        if before is None:
+            arguments = (tuple(problem.notation.coordinates.values()), problem.system.parameters)
+            formulas = compile_torch(arguments, tuple(problem.fixed_initial.values()))
+            found = [*self.initial, *formulas(place.coordinates(start.points), self.parameters)]
+            return [torch.as_tensor(value, dtype=torch.float64).expand(len(start.points)) for value in found]
+        earlier = self.marcher.box(before.degrees)
+        # the end of the one before, at the points of the start
+        ends = start.points.clone()
+        ends[:, 0] = 1.0
+        values = earlier.features(ends, tuple({jet.index for jet in start.jets}))
+        units = self.marcher.place(before.level, before.number).units(start.jets)
+        readouts = before.readouts.flatten(1)
+        return [unit * (values[jet.index] @ readouts[jet.field]) for jet, unit in zip(start.jets, units, strict=True)]
+
+    def constant(self, box: Box, targets: Sequence[Tensor], guess: Tensor) -> None:
+        """Writes fields that stay what they are at the start of a box to `guess` (F, degree + 1, …), which is zero."""
+        count = guess[0, 0].numel()
+        for jet, target in zip(box.start.jets, targets, strict=True):
+            if jet.index == ():
+                # without the degrees along time, the polynomials are the first
+                values = box.start.values[()][:, :count]
+                found = torch.linalg.lstsq(values, target[:, None] / self.marcher.sizes[jet.field]).solution
+                guess[jet.field, 0] = found.reshape(guess.shape[2:])
+
+    def first_degrees(self) -> tuple[int, ...]:
+        """Degrees that resolve the initial conditions; those of a neighbour where there are none."""
+        axes = len(self.marcher.problem.coordinates)
+        if not self.marcher.in_time:
+            return (_FIRST,) * axes if self.like is None else self.like.slabs[0].degrees
+        degrees = (_ALONG[axes], *(_FIRST,) * (axes - 1))
+        while True:
+            box, place = self.marcher.box(degrees), self.marcher.place(_FIRST_LEVEL, 0)
+            guess = torch.zeros(len(self.marcher.sizes), *(degree + 1 for degree in degrees), dtype=torch.float64)
+            self.constant(box, self.targets(box, place, None), guess)
+            own = guess.flatten(1).norm(dim=1)
+            higher = self.higher(degrees, _tails(guess, own.clamp_min(1e-3 * own.max()), True))
+            if higher is None:
+                return degrees
+            degrees = higher
+
+    def higher(self, degrees: tuple[int, ...], tails: Sequence[float]) -> tuple[int, ...] | None:
+        """Higher degrees in the directions that need them, None if there are none or they would be too many."""
+        first = 1 if self.marcher.in_time else 0
+        new = [
+            ceil(_HIGHER * degree) if axis >= first and tail > self.fineness.tolerance else degree
+            for axis, (degree, tail) in enumerate(zip(degrees, tails, strict=True))
+        ]
+        unknowns = len(self.marcher.sizes) * prod(degree + 1 for degree in new)
+        return None if new == [*degrees] or unknowns > self.fineness.unknowns else tuple(new)
+
+
+def _tails(readouts: Tensor, sizes: Tensor, in_time: bool) -> list[float]:
+    """Share of the highest polynomials along each coordinate: two, for solutions may be even or odd, but in time."""
+    scaled = torch.where(sizes > 0, 1 / sizes, torch.zeros_like(sizes)) * readouts.movedim(0, -1)
+    tails = []
+    for axis, count in enumerate(scaled.shape[:-1]):
+        last = 1 if in_time and axis == 0 else 2
+        tails.append(scaled.narrow(axis, count - last, last).norm().item())
+    return tails
