@@ -152,3 +152,4 @@ def test_every_shipped_problem_is_named_like_its_file():
     assert paths
     for path in paths:
         assert Problem.from_yaml(path).name == path.stem
+        assert len(about(path)) > 40  # says what it is
