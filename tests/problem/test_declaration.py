@@ -6,7 +6,7 @@ import torch
 from conftest import closed_form
 
 from ipbasis.errors import InputError
-from ipbasis.problem.declaration import Interval, Problem, problem_directory
+from ipbasis.problem.declaration import Interval, Problem, about, problem_directory
 from ipbasis.reference.ode import integrate
 
 
