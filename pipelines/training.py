@@ -7,7 +7,7 @@ from pathlib import Path
 from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.settings import BasisSettings
-from ipbasis.offline.train import train
+from ipbasis.offline.trained import train_trunk_basis
 from ipbasis.published.train import PublishedSettings, train_published
 from ipbasis.tracking import Tracker
 from pipelines.benchmark import Benchmark
@@ -79,7 +79,9 @@ def train_basis(
         basis = train_published(problem, chosen, checkpoint=checkpoint, log=history, position=position)
     else:
         validator = GaussNewtonValidator(problem, chosen) if chosen.validation.observations else None
-        basis = train(problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position)
+        basis = train_trunk_basis(
+            problem, chosen, validator=validator, checkpoint=checkpoint, log=history, position=position
+        )
     history.send()
     provenance = {
         "source": benchmark.recipe,

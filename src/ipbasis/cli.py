@@ -1,4 +1,4 @@
-"""The command line: fit observations, show a basis, list the problems."""
+"""The command line: check a problem, fit observations, show a basis, list the problems."""
 
 import sys
 import warnings
@@ -233,6 +233,55 @@ def show(basis_dir: Path) -> None:
     for name, value in record.figures.items():
         click.echo(f"{name:12} {value:.4g}")
     click.echo("versions     " + ", ".join(f"{name} {version}" for name, version in record.versions.items()))
+
+
+@main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+def check(problem: Path) -> None:
+    """Print what is understood of the PROBLEM in a YAML file, and warn of what is likely not meant."""
+    from ipbasis.problem.advice import advice
+    from ipbasis.problem.declaration import Problem
+    from ipbasis.problem.summary import summary
+
+    declared = Problem.from_yaml(problem)
+    for word, text in summary(declared):
+        click.echo(f"{word:12} {text}")
+    for text in advice(declared):
+        click.echo(f"{'warning':12} {text}")
+
+
+@main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Directory for the basis.")
+@click.option("--accuracy", default=1e-3, show_default=True, help="Relative error of unseen solutions to reach.")
+@click.option("--minutes", default=5.0, show_default=True, help="Time it may take.")
+@click.option(
+    "--features",
+    type=click.Choice(["windows", "random", "chebyshev", "trained"]),
+    help="Kind of functions  [default: the one that suits the problem]",
+)
+def train(problem: Path, output: Path, accuracy: float, minutes: float, features: str | None) -> None:
+    """Train a basis of the PROBLEM in a YAML file: the solutions over the ranges of its parameters."""
+    import time
+
+    from ipbasis.offline.train import train as train_basis
+    from ipbasis.problem.declaration import Problem
+
+    declared, began = Problem.from_yaml(problem), time.monotonic()
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: a file; a directory for the basis is right")
+
+    def told(text: str) -> None:
+        click.echo(f"{time.monotonic() - began:6.0f} s  {text}", err=True)
+
+    basis = train_basis(declared, accuracy, minutes, features, told)
+    basis.save(output)
+    reached = basis.record.accuracy.floor
+    click.echo(f"{declared.name}: {basis.record.functions} functions, {basis.record.features.words}")
+    click.echo(f"relative error of unseen solutions {reached:.1e}, asked for {accuracy:g}")
+    if reached > accuracy:
+        click.echo("the accuracy is not met: narrower ranges, a shorter domain or more minutes would help")
+    click.echo(f"written to {output}")
 
 
 @main.command()

@@ -33,7 +33,7 @@ def mixed() -> Problem:
         fields=["u", "v"],
         parameters={"k": (0, 1)},
         equations=["u_xy + u_xx + k*v_z", "v_yy - u*v"],
-        initial={"u": (-1, 1), "v": (-1, 1)},
+        boundary=[{"at": {name: 0}, "equations": ["u", "v"]} for name in "xyz"],
     )
 
 

@@ -47,6 +47,8 @@ def test_intervals_cover_what_they_say(confidence):
         ({"misfit": np.array([3.0]), "tolerated": np.array([0.6])}, "ok", ""),
         ({"std": np.full((1, 3), np.nan)}, "ok", "no error bars"),
         ({"bounds": np.array([[0.7, -9, -9], [9, 9, 9]])}, "not_identifiable", "drive a1 to its bound 0.7"),
+        ({"jump": np.array([1.1])}, "poor_fit", "the data jump"),
+        ({"basis_error": np.array([1.1])}, "poor_basis", "1.1 error bars off"),
         ({"total": np.array([1.0])}, "poor_fit", "no more of the data than chance"),
     ],
 )
@@ -70,6 +72,8 @@ def test_statuses(oscillator, changes, status, reason):
         "tolerated": np.array([3e-9]),
         "physics": np.array([1.0]),
         "worst_physics": 2.0,
+        "jump": np.array([0.0]),
+        "basis_error": np.array([0.0]),
         "converged": np.array([True]),
         "noise_given": False,
     }

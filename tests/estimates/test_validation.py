@@ -7,7 +7,7 @@ from trainings import settings
 from ipbasis import InputError
 from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.offline.settings import BasisSettings
-from ipbasis.offline.train import train
+from ipbasis.offline.trained import train_trunk_basis
 
 SETTINGS = BasisSettings(
     trunk={"width": 24, "depth": 3, "dtype": "float64"},
@@ -21,7 +21,9 @@ SETTINGS = BasisSettings(
 
 def test_training_is_scored_by_the_error_of_the_parameters(oscillator):
     rows = []
-    basis = train(oscillator, SETTINGS, validator=GaussNewtonValidator(oscillator, SETTINGS), log=rows.append)
+    basis = train_trunk_basis(
+        oscillator, SETTINGS, validator=GaussNewtonValidator(oscillator, SETTINGS), log=rows.append
+    )
     assert [row["score"] for row in rows] == [row["validation_parameter_mse"] for row in rows]
     figures = basis.record.figures
     assert figures["score"] == min(row["score"] for row in rows) < 1e-6

@@ -435,3 +435,30 @@ def test_residuals_at_the_points_of_the_conditions(quantum_oscillator):
     assert torch.allclose(both.features[()][20:27], trunk(places)[()], rtol=1e-12)
     assert extended.weights.sum() == pytest.approx(1)
     assert extended.weights.unique().numel() == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"initial": {"u": "a*sin(pi*x)"}}, "parameters in initial or boundary conditions are"),
+        (
+            {"boundary": [{"at": {"x": x}, "equations": ["u - a"]} for x in (0, 1)]},
+            "parameters in initial or boundary conditions are",
+        ),
+        ({"boundary": [{"periodic": "x"}]}, "the periodic coordinate 'x' is"),
+    ],
+)
+def test_conditions_that_differ_from_task_to_task_are_refused(changes, reason):
+    """They would need other rows for each task."""
+    values = {
+        "name": "heat",
+        "coordinates": {"t": [0, 1], "x": [0, 1]},
+        "fields": ["u"],
+        "parameters": {"a": [0.1, 1]},
+        "equations": ["u_t - a*u_xx"],
+        "initial": {"u": "sin(pi*x)"},
+        "boundary": [{"at": {"x": x}, "equations": ["u"]} for x in (0, 1)],
+    }
+    assert len(conditions(Problem(**values), 5, torch.float64).fixed) == 15
+    with pytest.raises(InputError, match=f"heat: {reason} not supported"):
+        conditions(Problem(**{**values, **changes}), 5, torch.float64)

@@ -287,7 +287,7 @@ def laplacian(coordinates: int) -> Problem:
         fields=["u"],
         parameters={"k": (0, 1)},
         equations=[" + ".join(f"u_{name}{name}" for name in names) + " + k*u"],
-        initial={"u": (-1, 1)},
+        boundary=[{"at": {name: end}, "equations": ["u - 1"]} for name in names for end in (-1, 1)],
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import chi2, f
 
 from ipbasis.problem.declaration import Problem
+from ipbasis.problem.units import Units
 
 # Root mean square residual, in units of what the basis reached in validation, above which the equation is not met,
 # unless some of the validation tasks were met no better.
@@ -33,6 +34,8 @@ class Grounds:
         tolerated: (B,) root mean square up to which errors are those of the basis itself, see `Accuracy.tolerated`.
         physics: (B,) root mean square residual in units of what the basis reached.
         worst_physics: that of the worst validation task.
+        jump: (B,) largest difference of neighbouring residuals in units of what chance allows.
+        basis_error: (B,) error bars by which an estimate may be off for the errors of the basis there.
         converged: (B,).
         noise_given: whether the noise was known.
     """
@@ -54,6 +57,8 @@ class Grounds:
     tolerated: np.ndarray
     physics: np.ndarray
     worst_physics: float
+    jump: np.ndarray
+    basis_error: np.ndarray
     converged: np.ndarray
     noise_given: bool
 
@@ -95,16 +100,18 @@ def _explains_nothing(e: Grounds) -> np.ndarray:
     return ratio < f.isf(_NOTHING_SIGNIFICANCE, used, freedom)
 
 
-def judge(problem: Problem, e: Grounds) -> tuple[list[str], list[str]]:
+def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[list[str], list[str]]:
     """Status and message of each query; the first that applies of
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
-    outside the trained range), ``poor_fit`` (data or equation are not met), ``not_identifiable`` (the data
-    leave a parameter as uncertain as its range, or at a bound), ``failed`` (no convergence), ``ok``.
+    outside the trained range), ``poor_fit`` (the equation is not met), ``not_identifiable`` (at a bound), ``poor_fit``
+    (the data are not met), ``not_identifiable`` (the data leave a parameter as uncertain as its range), ``poor_basis``
+    (the basis is too rough to tell), ``failed`` (no convergence), ``ok``.
 
     Args:
         problem: gives the ranges.
         e: the grounds.
+        units: of these in those of the user; None where they are the same.
     """
     names, (lowest, highest) = list(problem.parameters), problem.parameter_ranges.T
     free = ~e.known
@@ -121,13 +128,20 @@ def judge(problem: Problem, e: Grounds) -> tuple[list[str], list[str]]:
         j = int(np.flatnonzero(marked[i])[0])
         return names[j], e.estimates[i, j], j
 
+    def shown(j: int, value: float) -> float:
+        """A value of parameter j as users know it."""
+        if units is None:
+            return value
+        return float(units.values(np.full(len(names), value))[j])
+
     def range_left(i: int) -> str:
         name, value, j = first(outside, i)
-        return f"{name} = {value:.4g} is outside the trained range [{lowest[j]:g}, {highest[j]:g}]"
+        trained = f"[{shown(j, lowest[j]):g}, {shown(j, highest[j]):g}]"
+        return f"{name} = {shown(j, value):.4g} is outside the trained range {trained}"
 
     def bound_met(i: int) -> str:
-        name, value, _ = first(at_bound, i)
-        return f"the data drive {name} to its bound {value:.4g}"
+        name, value, j = first(at_bound, i)
+        return f"the data drive {name} to its bound {shown(j, value):.4g}"
 
     def undetermined(i: int) -> str:
         return f"the data do not determine {', '.join(np.array(names)[vague[i]])} within the trained range"
@@ -154,17 +168,30 @@ def judge(problem: Problem, e: Grounds) -> tuple[list[str], list[str]]:
             "poor_fit",
             lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
         ),
+        (at_bound.any(1), "not_identifiable", bound_met),
         (
             excess > 1,
             "poor_fit",
             lambda i: f"the misfit is {excess[i]:.2g} times more than chance allows: does the equation hold?",
         ),
+        (
+            e.jump > 1,
+            "poor_fit",
+            lambda i: (
+                "the data jump away from the fit between two neighbours: outliers, for which there is the loss huber, "
+                "errors that grow with the field, for which there is the noise lognormal, or an event in between"
+            ),
+        ),
         (vague.any(1), "not_identifiable", undetermined),
-        (at_bound.any(1), "not_identifiable", bound_met),
         (
             _explains_nothing(e) & (not e.noise_given),
             "poor_fit",
             lambda i: "the fit explains no more of the data than chance would",
+        ),
+        (
+            e.basis_error > 1,
+            "poor_basis",
+            lambda i: f"the basis is {e.basis_error[i]:.2g} error bars off here: train it longer or on narrower ranges",
         ),
         (~e.converged, "failed", lambda i: "the search did not converge"),
         (~bars, "ok", lambda i: "the solver gives no error bars"),

@@ -97,7 +97,7 @@ class _Found:
         shape = fields, basis.record.functions
         return Estimates(
             estimator.whole(self.tables, observations),
-            basis,
+            estimator.outer,
             _whole(self.readouts, usable, shape[0] * shape[1]).reshape(-1, *shape),
             tuple(self.covariances),
             estimator.prepared.combinations,

@@ -16,6 +16,7 @@ from ipbasis.estimates.profile import profile_intervals
 from ipbasis.estimates.resimulate import COLUMN, resimulate, with_resimulation
 from ipbasis.estimates.solvers import solver_of
 from ipbasis.estimates.table import SUFFIXES, Ends, correlation_columns, estimates_table
+from ipbasis.estimates.units import noise_to, observations_to, table_from
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
@@ -32,6 +33,7 @@ class Estimator:
 
     Args:
         declared: the problem as the user wrote it.
+        outer: the basis for the problem that is searched, in the units of the user.
         prepared: the solver on a basis for the problem that is searched.
         noise_std: standard deviation of the errors if it is given by one or more numbers.
         errors: what kind of errors the observations have.
@@ -39,6 +41,7 @@ class Estimator:
     """
 
     declared: Problem
+    outer: Basis
     prepared: Prepared
     noise_std: NoiseStd
     errors: Errors
@@ -46,8 +49,13 @@ class Estimator:
 
     @property
     def basis(self) -> Basis:
-        """For the problem that is searched."""
+        """For the problem that is searched, in its own units."""
         return self.prepared.basis
+
+    @property
+    def _relative(self) -> bool:
+        """Whether standard deviations of the noise are shares of the fields."""
+        return self.errors.noise == "lognormal"
 
     def accept(self, observations: Observations) -> Observations:
         """Checked observations of the declared problem, for the problem that is searched.
@@ -58,7 +66,10 @@ class Estimator:
         check_noise_std(self.noise_std, observations)
         self.errors.check(observations)
         unusable = self.prepared.unusable(observations) | dict(observations.unusable)
-        return replace(observations, problem=self.basis.problem, unusable=unusable)
+        units, table = self.outer.record.units, observations.table
+        if units is not None:
+            table = observations_to(units, self.outer.problem, observations, self._relative)
+        return replace(observations, problem=self.basis.problem, table=table, unusable=unusable)
 
     def size(self, observations: Observations) -> int:
         """Number of queries of a batch."""
@@ -97,11 +108,16 @@ class Estimator:
         """Table and fit of a batch."""
         noise = noise_of(batch, self.noise_std, self.declared.fields, self.errors.ordinary)
         fit, options = self.prepared.solve(batch, noise), self.options
-        table = estimates_table(self.basis, fit, self._profile(fit) if options.profile else None)
+        table = estimates_table(
+            self.basis, fit, self._profile(fit) if options.profile else None, units=self.outer.record.units
+        )
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
+        units = self.outer.record.units
+        if units is not None:
+            table = table_from(units, table, batch.observed.sum(1), self._relative)
         return table.assign(**self.prepared.columns(fit)), fit
 
     def _profile(self, fit: Fit) -> Ends:
@@ -119,7 +135,7 @@ class Estimator:
         if not self.options.polish:
             return table, fit
         polished = polish(self.basis.problem, fit, again.tasks)
-        other = estimates_table(self.basis, polished.fit, trained=False)
+        other = estimates_table(self.basis, polished.fit, trained=False, units=self.outer.record.units)
         other = other.assign(**{COLUMN: polished.rms * (table["noise_std"] if scaled else 1.0)})
         rows = polished.converged
         table.loc[rows] = other.loc[rows, list(table)]
@@ -162,5 +178,7 @@ def prepare(
     searched = solver.searched(declared)
     check_options(searched, solver, noise_std, errors, device, chosen)
     own = basis if searched is declared else basis.for_problem(searched)
-    prepared = solver.prepare(declared, own, errors, device_of(device))
-    return Estimator(declared, prepared, noise_std, errors, chosen)
+    prepared = solver.prepare(declared, own.inner, errors, device_of(device))
+    if basis.record.units is not None:
+        noise_std = noise_to(basis.record.units, noise_std, noise == "lognormal")
+    return Estimator(declared, own, prepared, noise_std, errors, chosen)

@@ -10,6 +10,7 @@ from ipbasis.estimates.checks import Grounds, judge
 from ipbasis.estimates.intervals import correlations, intervals
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
+from ipbasis.problem.units import Units
 from ipbasis.search.assemble import amplitude, mean_weight
 from ipbasis.search.priors import Priors, priors_of
 from ipbasis.search.reweighting import Fit
@@ -20,19 +21,22 @@ Ends = tuple[np.ndarray, np.ndarray]
 SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 
 
-def estimates_table(basis: Basis, fit: Fit, ends: Ends | None = None, trained: bool = True) -> pd.DataFrame:
-    """The estimates of a batch as they are told.
+def estimates_table(
+    basis: Basis, fit: Fit, ends: Ends | None = None, trained: bool = True, units: Units | None = None
+) -> pd.DataFrame:
+    """The estimates of a batch, in the units of the basis.
 
     Args:
         basis: the basis.
         fit: the estimates and what they were fitted to.
         ends: (B, P) each, of the intervals; None for those from the covariance.
         trained: whether the estimates rest on the basis, and so on its trained ranges.
+        units: of the basis, in which messages are to be told.
     """
     problem, solution, priors = basis.problem, fit.solution, priors_of(basis.problem)
     values, std = solution.parameters.numpy(), _std(fit)
     low, high = _within_bounds(fit, priors, ends or intervals(values, std, fit.freedom))
-    statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained))
+    statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained), units)
     columns: dict[str, object] = {"query": fit.batch.queries}
     for j, name in enumerate(problem.parameters):
         parts = zip(SUFFIXES, (values, std, low, high), strict=True)
@@ -98,6 +102,8 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         tolerated=basis.record.accuracy.tolerated() * size,
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
+        jump=solution.jump.numpy(),
+        basis_error=solution.basis_error.numpy(),
         converged=solution.converged.numpy(),
         noise_given=fit.noise_given,
     )

@@ -3,7 +3,6 @@
 import re
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -29,21 +28,9 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
         row: of the query in the estimates.
     """
     draw = {1: _over_one_coordinate, 2: _over_two_coordinates}[len(estimates.basis.problem.coordinates)]
-    figure = draw(_single(estimates, row), observations)
+    figure = draw(estimates.alone(row), observations)
     figure.suptitle(_title(estimates, row), fontsize=9)
     return figure
-
-
-def _single(estimates: Estimates, row: int) -> Estimates:
-    """The estimates of one query alone."""
-    covariances = estimates.covariances
-    return replace(
-        estimates,
-        table=estimates.table.iloc[[row]],
-        readouts=estimates.readouts[[row]],
-        batches=() if covariances is None else ((np.zeros(1, dtype=int), covariances[[row]]),),
-        freedom=estimates.freedom[[row]],
-    )
 
 
 def _title(estimates: Estimates, row: int) -> str:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from ipbasis.offline.formats import in_format_3
 from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Declared, Interval, Problem
 from ipbasis.problem.equations import MultiIndex
+from ipbasis.problem.units import Units, rescaled
 
 # times the root mean square of a basis's errors, up to which they occur: few tasks are worse
 _TOLERATED = 3.0
@@ -84,6 +85,8 @@ class Record(Declared):
     Args:
         format_version: of the directory.
         problem: whose solutions the functions span.
+        units: in which the functions are given and parameters are searched; None for those of the problem.
+        requested: relative error of unseen solutions that was asked for.
         features: what the functions are combined of.
         functions: number K of functions.
         quadrature_points: points along each coordinate at which residuals are taken.
@@ -98,6 +101,8 @@ class Record(Declared):
 
     format_version: Literal[3] = 3
     problem: Problem
+    units: Units | None = None
+    requested: PositiveFloat = 1e-3
     features: Annotated[TrunkSettings | PiecewiseSettings, Field(discriminator="kind")]
     functions: PositiveInt
     quadrature_points: PositiveInt
@@ -110,6 +115,21 @@ class Record(Declared):
     provenance: dict[str, str] = {}
 
 
+@dataclass(frozen=True)
+class Solved:
+    """Solutions of tasks in the trained ranges, from which a search starts.
+
+    Args:
+        parameters: (T, P) in the units of the basis.
+        initial: (T, free initial values).
+        readouts: (T, F, K).
+    """
+
+    parameters: Tensor
+    initial: Tensor
+    readouts: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Basis:
     """K functions of the coordinates that span the solutions of a problem.
@@ -119,15 +139,31 @@ class Basis:
         transform: (H, K) float64 combination of the raw features; orthonormal functions, best first. None where the
             functions are the raw features, K = H.
         record: the problem and where the basis comes from.
+        solved: solutions to start a search from; None where the search needs none.
     """
 
     features: Features
     transform: Tensor | None
     record: Record
+    solved: Solved | None = None
 
     @property
     def problem(self) -> Problem:
         return self.record.problem
+
+    @cached_property
+    def inner(self) -> "Basis":
+        """The same for the problem in the units of the basis, in which everything is searched.
+
+        A parameter without bounds and prior is searched in its range widened, see `Interval.widened`.
+        """
+        units, problem = self.record.units, self.problem
+        if units is None:
+            return self
+        told = {*problem.bounds, *problem.priors, *problem.fixed}
+        bounds = {name: own.widened for name, own in problem.parameters.items() if name not in told}
+        update = {"problem": rescaled(problem.with_knowledge(bounds), units), "units": None}
+        return replace(self, record=self.record.model_copy(update=update))
 
     def on(self, device: torch.device) -> "Basis":
         """The same on another device, always the same object for it."""
@@ -168,6 +204,8 @@ class Basis:
     def functions(self, points: Any, derivative: str = "") -> np.ndarray:
         """Values of the compressed basis, or of a derivative of it.
 
+        Readouts of fields are in the units of the basis: times `Units.field_scales` they give a field in its own.
+
         Args:
             points: (n, d) coordinates in the problem's own units; (n,) if there is one coordinate.
             derivative: coordinates to differentiate along, such as ``"xx"``; empty for the value.
@@ -184,8 +222,12 @@ class Basis:
             points = points[:, None]
         if points.ndim != 2 or points.shape[1] != dimension:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
-        index = self.problem.notation.index(derivative)
-        return self.function_map(torch.tensor(points), (index,))[index].numpy()
+        index, units = self.problem.notation.index(derivative), self.record.units
+        if units is None:
+            return self.function_map(torch.tensor(points), (index,))[index].numpy()
+        scales = [unit.scale for unit in units.coordinates.values()]
+        values = self.function_map(torch.tensor(units.points_to(points)), (index,))[index].numpy()
+        return values / prod(scales[number] for number in index)
 
     def for_problem(self, problem: Problem) -> "Basis":
         """The same functions for another problem on the same domain, such as other unknowns in the same equation.
@@ -213,6 +255,8 @@ class Basis:
         tensors = {} if self.transform is None else {"transform": self.transform.contiguous()}
         state = self.features.state_dict()
         tensors |= {f"features.{name}": value.detach().contiguous() for name, value in state.items()}
+        if self.solved is not None:  # half the digits do for a start
+            tensors |= {f"solved.{name}": value.float().contiguous() for name, value in vars(self.solved).items()}
         try:
             (directory / "basis.json").unlink(missing_ok=True)
         except OSError as error:
@@ -249,12 +293,16 @@ class Basis:
         try:
             tensors = safetensors.torch.load_file(directory / "basis.safetensors")
             transform = tensors.pop("transform", None)
+            own = {
+                name.partition(".")[2]: tensors.pop(name).double() for name in [*tensors] if name.startswith("solved.")
+            }
+            solved = Solved(**own) if own else None
             features.load_state_dict({name.partition(".")[2]: value for name, value in tensors.items()})
             _check_shape(features, transform, record)
-        except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        except (SafetensorError, KeyError, RuntimeError, TypeError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
-        return cls(features.requires_grad_(False), transform, record)
+        return cls(features.requires_grad_(False), transform, record, solved)
 
 
 def features_of(problem: Problem, settings: TrunkSettings | PiecewiseSettings) -> Features:

@@ -13,7 +13,7 @@ from ipbasis.offline.posed import ForwardSolutions, Linearised, Posed
 from ipbasis.offline.settings import ForwardSettings
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Jet
-from ipbasis.reference.solutions import has_reference, jets, solutions
+from ipbasis.reference.solutions import has_jets, jets, solutions
 
 # Exact or approximate values (tasks, n) of fields and their derivatives
 JetValues = Mapping[Jet, Tensor]
@@ -39,7 +39,7 @@ class ForwardProblem:
         if not system.is_linear:
             if settings.linearise is None:
                 raise InputError(f"{problem.name}: nonlinear equations need forward.linearise: reference")
-            if not has_reference(problem):
+            if not has_jets(problem):
                 raise InputError(f"{problem.name}: nonlinear equations need a reference solution to linearise about")
         self.problem, self.settings = problem, settings
         self._rank_tolerance = settings.rank_tolerance_of(dtype)

@@ -1,60 +1,52 @@
-"""From a problem to its basis: the trunk trained, compressed, and its accuracy measured."""
+"""From a problem to its basis, with nothing to set but the accuracy and the time."""
 
-from pathlib import Path
-
-import torch
+import math
+from collections.abc import Callable
+from typing import Literal
 
 from ipbasis.errors import InputError
-from ipbasis.features.trunk import Trunk
 from ipbasis.offline.artefact import Basis
-from ipbasis.offline.build import build_basis
-from ipbasis.offline.projection import projection_phases
-from ipbasis.offline.settings import BasisSettings
-from ipbasis.offline.training import Log, Validator, identity_of, no_log, train_trunk
-from ipbasis.offline.validation import ForwardValidator, unseen_tasks
 from ipbasis.problem.declaration import Problem
+
+Kind = Literal["windows", "random", "chebyshev", "trained"]
 
 
 def train(
     problem: Problem,
-    settings: BasisSettings,
-    *,
-    validator: Validator | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = 20,
-    log: Log = no_log,
-    position: int = 0,
+    accuracy: float = 1e-3,
+    minutes: float = 5,
+    features: Kind | None = None,
+    told: Callable[[str], None] = lambda text: None,
 ) -> Basis:
-    """Train a basis whose functions span the solutions of a problem over the ranges of its parameters.
+    """A basis whose functions span the solutions of a problem over the ranges of its parameters.
+
+    A problem of one coordinate is solved in windows, which are chosen in seconds; one of two or three coordinates by
+    least squares in wide features for tasks that are chosen one by one.
 
     Args:
         problem: a problem without unknown terms.
-        settings: all that decides the result, but for a validator that is given.
-        validator: scores the trunk in training, and the best one is kept; None for one that solves the forward
-            problem of unseen tasks.
-        checkpoint: file to resume an interrupted training from, bit for bit, and to save its state to; removed at
-            the end. One of another problem or other settings is ignored.
-        checkpoint_seconds: time between two states that are saved.
-        log: receives the metrics of every validation, with their ``step``: steps of Adam, after them
-            iterations of L-BFGS; in a resumed training first those from before the interruption.
-        position: line of the progress bar, where several trainings run side by side.
-
-    Returns:
-        the basis; its record holds the settings, and of the training the best validation and the ``seconds``.
+        accuracy: relative error of unseen solutions that is asked for.
+        minutes: that it may take.
+        features: kind of features; None for the one that suits the problem.
+        told: receives what is being done and how accurate the basis is by now, in words.
 
     Raises:
-        InputError: if the problem cannot be trained so, or the settings want a validator that is not given.
+        InputError: if the problem cannot be trained, or an argument makes no sense; says why.
     """
-    validation = settings.validation
-    if validator is None and validation.observations is not None:
+    if not (math.isfinite(accuracy) and 0 < accuracy < 1):
+        raise InputError(f"accuracy {accuracy:g}: a relative error between 0 and 1 is right, such as 1e-3")
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError(f"minutes {minutes:g}: a time above zero is right, such as 5")
+    if problem.unknown_terms:
         raise InputError(
-            "validation.observations: only a validator that estimates parameters observes; give it to train, such as "
-            "ipbasis.estimates.validation.GaussNewtonValidator, or leave the observations out"
+            f"{problem.name}: unknown_terms: a basis is trained on equations with every term known; without them is right"
         )
-    tasks, truth = unseen_tasks(problem, validation, settings.quadrature_points)
-    scored = validator or ForwardValidator(problem, settings.forward, settings.quadrature_points, tasks, truth)
-    trunk = Trunk(problem.domain, settings.trunk, torch.Generator().manual_seed(settings.training.seed))
-    phases = projection_phases(problem, trunk, settings.training, settings.forward)
-    identity = identity_of(problem, settings.trunk, settings.training, settings.forward)
-    trained = train_trunk(trunk, phases, scored, identity, checkpoint, checkpoint_seconds, log, position)
-    return build_basis(problem, trunk, settings, tasks, truth, trained.figures)
+    if len(problem.coordinates) == 1:
+        from ipbasis.offline.windows.train import train_windows
+
+        if features not in (None, "windows"):
+            raise InputError(f"features {features!r}: {problem.name} has one coordinate; windows are right")
+        return train_windows(problem, accuracy, told)
+    from ipbasis.offline.automatic import train_automatically
+
+    return train_automatically(problem, accuracy, minutes, features, told)

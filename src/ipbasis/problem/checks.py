@@ -30,6 +30,9 @@ def check_problem(problem: "Problem") -> None:
     Raises:
         InputError: the first fault.
     """
+    for name, value in problem.constants.items():
+        if not np.isfinite(value):
+            raise InputError(f"constants.{name}: {value:g} is not a finite number")
     _check_names(problem)
     for kind in ("coordinates", "fields", "parameters", "equations"):
         if not getattr(problem, kind):
@@ -37,9 +40,6 @@ def check_problem(problem: "Problem") -> None:
     for name, interval in problem.coordinates.items():
         if interval.logarithmic:
             raise InputError(f"coordinates.{name}: a coordinate has no logarithmic scale; [low, high] is right")
-    for name, value in problem.constants.items():
-        if not np.isfinite(value):
-            raise InputError(f"constants.{name}: {value:g} is not a finite number")
     if not problem.initial and not problem.boundary:
         raise InputError("no initial and no boundary conditions: no solution is determined")
     for name, term in problem.unknown_terms.items():
@@ -112,7 +112,7 @@ def _check_equations(problem: "Problem") -> None:
     for text, residual in zip(problem.equations, system.residuals, strict=True):
         if not problem.notation.jets_in([residual]):
             raise InputError(
-                f"equations: {text!r} holds no field; {', '.join(problem.fields)} or derivatives are right"
+                f"equations: {text!r} holds no field; {', '.join(problem.fields)} or a derivative is right"
             )
     count, fields = len(problem.equations), problem.fields
     if count != len(fields):
@@ -137,10 +137,11 @@ def _check_initial(problem: "Problem") -> None:
     for name in problem.known_names[len(problem.parameters) :]:
         if name in {*problem.coordinates, *problem.parameters, *problem.constants, *problem.unknown_terms}:
             raise InputError(f"{name!r} cannot be a name: it is a column of tables for the initial value")
-    with _in("initial"):
-        formulas = problem.fixed_initial
+    for name, given in problem.initial.items():
+        with _in(f"initial.{name}"):
+            _ = notation.parse(given) if isinstance(given, str) else given
     allowed = {*notation.coordinates.values(), *(notation.others[name] for name in problem.parameters)}
-    for jet, expression in formulas.items():
+    for jet, expression in problem.fixed_initial.items():
         if foreign := sorted(map(str, expression.free_symbols - allowed)):
             where = f"initial.{notation.jet_name(jet)}"
             raise InputError(f"{where}: {foreign[0]!r} is neither a coordinate nor a parameter nor a constant")

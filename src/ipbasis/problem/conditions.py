@@ -28,7 +28,7 @@ def check_conditions(problem: "Problem") -> None:
         _check_along(problem, number)
 
 
-def _orders_along(problem: "Problem", coordinate: int) -> list[int]:
+def orders_along(problem: "Problem", coordinate: int) -> list[int]:
     """Per field, the order of the highest derivative along a coordinate."""
     found = [0] * len(problem.fields)
     for jet in problem.system.jets:
@@ -86,7 +86,7 @@ def _check_along(problem: "Problem", number: int) -> None:
 
     Of several fields more can be right: ``u_t - v, v_t - u_xx`` with both zero at the walls is a string.
     """
-    name, orders = list(problem.coordinates)[number], _orders_along(problem, number)
+    name, orders = list(problem.coordinates)[number], orders_along(problem, number)
     walls = Counter()
     for part in problem.boundary:
         if list(part.at) == [name]:
@@ -98,17 +98,17 @@ def _check_along(problem: "Problem", number: int) -> None:
         what = f"{count} conditions at values of {name}, where the equations are of order {total} along it"
         raise InputError(f"{at}: too many: {what}; {total} at most are right")
     said = count or name in problem.periodic or any(name in part.at for part in problem.boundary)
-    if not said and _constant_along(problem, number):
+    if not said and has_constant_slope(problem, number):
         right = f"{{at: {{{name}: {problem.coordinates[name].low:g}}}, equations: [...]}} or {{periodic: {name}}}"
         raise InputError(f"boundary: too few: nothing is said at the ends of {name}; such as {right} is right")
 
 
-def _constant_along(problem: "Problem", number: int) -> bool:
+def has_constant_slope(problem: "Problem", number: int) -> bool:
     """Whether a highest derivative along a coordinate has a coefficient that vanishes nowhere on its ends.
 
     Where it vanishes there, as in ``x*(1 - x)*u_xx``, no condition may be right.
     """
-    system, orders = problem.system, _orders_along(problem, number)
+    system, orders = problem.system, orders_along(problem, number)
     parameters = set(system.parameters)
     for field, order in enumerate(orders):
         symbol = problem.notation.symbol(Jet(field, (number,) * order))

@@ -1,15 +1,24 @@
 """Settings read from a file: frozen, checked, the first fault told in one line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ipbasis.errors import InputError
+
+
+class _DeclaredError(InputError):
+    """A fault of settings, and what it is without their name in front."""
+
+    def __init__(self, model: type[BaseModel], fault: str):
+        super().__init__(f"{model.__name__}: {fault}")
+        self.fault = fault
 
 
 class Declared(BaseModel):
@@ -24,40 +33,26 @@ class Declared(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise InputError(f"{type(self).__name__}: {_told(type(self), error.errors()[0])}") from None
+            raise _DeclaredError(type(self), _told(type(self), error.errors()[0])) from None
 
 
 def _told(model: type[BaseModel], fault: Mapping) -> str:
     """A fault that pydantic found, as ``key: what is wrong; what would be right``."""
     place = [str(part) for part in fault["loc"] if part != "[key]"]
-    where = ".".join(place)
-    owner, key = _owner(model, fault["loc"]), place[-1] if place else ""
+    where, error = ".".join(place), fault.get("ctx", {}).get("error")
+    if isinstance(error, _DeclaredError):  # of settings within these
+        return f"{where}.{error.fault}" if re.match(r"[\w.]+: ", error.fault) else f"{where}: {error.fault}"
     if fault["type"] == "extra_forbidden":
-        near = get_close_matches(key, owner.model_fields, 1)
-        what = f"no such key; {f'do you mean {near[0]!r}? ' if near else ''}there are {', '.join(owner.model_fields)}"
+        near, keys = get_close_matches(where, model.model_fields, 1), ", ".join(model.model_fields)
+        what = f"no such key; {f'do you mean {near[0]!r}? ' if near else ''}there are {keys}"
     elif fault["type"] == "value_error":
         what = fault["msg"].removeprefix("Value error, ")
     else:
         what = "missing" if fault["type"] == "missing" else f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
-        described = owner.model_fields.get(key)
+        described = model.model_fields.get(place[0]) if place else None
         if described is not None and described.examples:
-            what += f"; {key}: {described.examples[0]} is right"
+            what += f"; {place[0]}: {described.examples[0]} is right"
     return f"{where}: {what}" if where else what
-
-
-def _owner(model: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel]:
-    """The model whose key the last part of a place is."""
-    for part in place[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            inner = _models(model.model_fields[part].annotation)
-            model = inner[0] if inner else model
-    return model
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
 
 
 class _Loader(yaml.SafeLoader):

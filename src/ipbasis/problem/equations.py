@@ -11,7 +11,7 @@ import numpy as np
 import sympy
 
 from ipbasis.errors import InputError
-from ipbasis.problem.functions import CONSTANTS, FUNCTIONS, compile_numpy, compile_torch
+from ipbasis.problem.functions import CONSTANTS, FUNCTIONS, Where, compile_numpy, compile_torch
 from ipbasis.problem.linearity import affine_form, separated
 from ipbasis.problem.parsing import exact_number, parse_expression
 
@@ -248,6 +248,21 @@ class Equations:
         rest = sympy.Matrix([form.xreplace(dict.fromkeys(symbols, sympy.S.Zero)) for form in forms])
         matrix = sympy.Matrix([[sympy.diff(form, symbol) for symbol in symbols] for form in forms])
         return _eliminated(matrix, -rest)
+
+    def jumps(self, coordinate: int) -> tuple[float, ...]:
+        """Values of one coordinate where a condition in it alone, such as ``t < 5``, changes over; in their order.
+
+        Conditions are found that are linear in the coordinate; others, and those that hold parameters or fields, have
+        no place that is the same for every task.
+        """
+        symbol = list(self.notation.coordinates.values())[coordinate]
+        conditions = {part.args[0] for residual in self.residuals for part in residual.atoms(Where)}
+        found = set()
+        for condition in conditions:
+            slope = sympy.diff(condition, symbol)
+            if condition.free_symbols == {symbol} and slope.is_number and slope != 0:
+                found.add(float(-condition.xreplace({symbol: sympy.S.Zero}) / slope))
+        return tuple(sorted(found))
 
     def partials(self) -> tuple[list[list[sympy.Expr]], list[list[sympy.Expr]]]:
         """Pointwise partial derivatives of each residual by each jet and by each parameter."""

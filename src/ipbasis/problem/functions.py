@@ -124,3 +124,10 @@ def compile_numpy(arguments: tuple, expressions: tuple[sympy.Expr, ...]) -> Call
     """A NumPy function that evaluates expressions, see `compile_torch`."""
     where = {"Where": lambda condition, one, other: np.where(condition > 0, one, other)}
     return sympy.lambdify(arguments, list(expressions), modules=[where, "numpy"], cse=True)
+
+
+@cache
+def compile_numbers(arguments: tuple, expressions: tuple[sympy.Expr, ...]) -> Callable[..., list]:
+    """A function of plain numbers, many times faster than NumPy's on them; it raises where a value is not finite."""
+    where = {"Where": lambda condition, one, other: one if condition > 0 else other}
+    return sympy.lambdify(arguments, list(expressions), modules=[where, "math"], cse=True)

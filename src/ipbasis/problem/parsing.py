@@ -26,6 +26,7 @@ from ipbasis.problem.functions import (
 )
 
 _LONGEST_TEXT = 20_000
+_LONGEST_SHOWN = 100
 _LARGEST_EXPONENT = 20  # keeps SymPy from expanding something like 9**9**9
 _LARGEST_NUMBER = 1e300
 _COMPARISONS: dict[type, Callable] = {
@@ -55,7 +56,7 @@ class _Parser:
 
     def refuse(self, node: ast.AST, what: str) -> InputError:
         column = getattr(node, "col_offset", 0) + 1 + len(self.text) - len(self.text.lstrip())
-        return InputError(f"equation {self.text!r}, position {column}: {what}")
+        return InputError(f"equation {_shown(self.text)}, position {column}: {what}")
 
     def part(self, node: ast.AST, expression: sympy.Expr, number: Callable[..., float], *of: _Part) -> _Part:
         """A part made of others; a plain number if they are."""
@@ -182,14 +183,19 @@ def parse_expression(text: str, names: Mapping[str, sympy.Expr]) -> sympy.Expr:
     try:
         expression = _Parser(text, names).convert(_tree(text)).expression
     except SyntaxError as error:
-        raise InputError(f"equation {text!r}, position {(error.offset or 1) + indent}: {error.msg}") from None
+        raise InputError(f"equation {_shown(text)}, position {(error.offset or 1) + indent}: {error.msg}") from None
     except (RecursionError, MemoryError, TypeError, OverflowError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"equation {text[:60]!r}..., position 1: too deeply nested, or no real number") from None
+        raise InputError(f"equation {_shown(text)}, position 1: too deeply nested, or no real number") from None
     if expression.has(sympy.zoo, sympy.nan, sympy.oo, sympy.I):
-        raise InputError(f"equation {text!r}, position 1: its value is not a finite real number")
+        raise InputError(f"equation {_shown(text)}, position 1: its value is not a finite real number")
     return piecewise(expression)
+
+
+def _shown(text: str) -> str:
+    """A formula in a message."""
+    return repr(text) if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]!r}..."
 
 
 def _tree(text: str) -> ast.expr:

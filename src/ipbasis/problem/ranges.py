@@ -26,6 +26,21 @@ class Interval(NamedTuple):
         return self.scale == "log"
 
     @property
+    def widened(self) -> tuple[float, float]:
+        """Where a value is searched that is trained in the interval, unless bounds are given.
+
+        Half of its width further on either side, on the logarithm if that is its scale. What is above zero, or below,
+        stays so, and within a tenth of the nearer end.
+        """
+        low, high, further = self.low, self.high, (self.high - self.low) / 2
+        if self.logarithmic:
+            return low / (high / low) ** 0.5, high * (high / low) ** 0.5
+        return (
+            max(low - further, low / 10) if low > 0 else low - further,
+            min(high + further, high / 10) if high < 0 else high + further,
+        )
+
+    @property
     def declared(self) -> list[float] | dict[str, Any]:
         """As it stands in a file."""
         ends = [self.low, self.high]

@@ -68,7 +68,7 @@ def train_published(
     Args:
         problem: a problem without unknown terms.
         settings: all that decides the result.
-        checkpoint: as in `ipbasis.offline.train.train`, and so are `log` and `position`.
+        checkpoint: as in `ipbasis.offline.trained.train_trunk_basis`, and so are `log` and `position`.
         log: receives the metrics of every validation.
         position: line of the progress bar.
 

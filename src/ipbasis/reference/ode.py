@@ -1,17 +1,14 @@
 """Reference solutions of ordinary differential equations, integrated from the declared equations."""
 
-from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
-import sympy
-from scipy.integrate import solve_ivp
 
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.problem.equations import Jet, compile_numpy
-from ipbasis.problem.functions import Where
+from ipbasis.problem.equations import Jet
+from ipbasis.problem.functions import compile_numbers, compile_numpy
+from ipbasis.reference.integrators import InitialValueProblem
 
 
 class FirstOrderSystem:
@@ -43,7 +40,9 @@ class FirstOrderSystem:
         time = next(iter(notation.coordinates.values()))
         symbols = tuple(notation.symbol(jet) for jet in self.state)
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
-        self.jumps = _jumps(right, time, problem.domain[0])
+        self._rates = compile_numbers((time, symbols, parameters), tuple(right))
+        low, high = problem.domain[0]
+        self.jumps = np.array([at for at in problem.truth.jumps(0) if low < at < high])
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
         self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
@@ -73,6 +72,13 @@ class FirstOrderSystem:
         """Time derivative of a state (state, tasks, ...); parameters (parameters, tasks, ...) broadcast against it."""
         return np.stack(np.broadcast_arrays(*self._right(time, state, parameters), state[0])[:-1])
 
+    def rates(self, time: float, state: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+        """(S,) time derivative of the state (S,) of one task."""
+        try:
+            return np.array(self._rates(float(time), state.tolist(), parameters.tolist()))
+        except (ArithmeticError, ValueError):  # no finite value
+            return self.right_side(time, state[:, None], parameters[:, None])[:, 0]
+
     def initial_state(self, tasks: Tasks) -> np.ndarray:
         """(state, tasks) values at the start."""
         fixed = [np.broadcast_to(value, len(tasks)) for value in self._formulas(tasks.parameters.T)]
@@ -81,17 +87,6 @@ class FirstOrderSystem:
             for jet in self.state
         ]
         return np.stack(rows).astype(float)
-
-
-def _jumps(expressions: Sequence[sympy.Expr], time: sympy.Symbol, domain: np.ndarray) -> np.ndarray:
-    """Times within the domain where a condition in time alone, such as ``t < 5``, changes over; in their order."""
-    conditions = {part.args[0] for expression in expressions for part in expression.atoms(Where)}
-    found = set()
-    for condition in conditions:
-        slope = sympy.diff(condition, time)
-        if condition.free_symbols == {time} and slope.is_number and slope != 0:
-            found.add(float(-condition.xreplace({time: sympy.S.Zero}) / slope))
-    return np.array(sorted(at for at in found if domain[0] < at < domain[1]))
 
 
 @lru_cache(maxsize=16)
@@ -114,51 +109,33 @@ def integrate_state(
             are needed.
     """
     system = first_order_system(problem)
-    parameters, start = tasks.parameters.T, system.initial_state(tasks)
-    shape = start.shape
-    low, _ = problem.domain[0]
+    start = system.initial_state(tasks)
+    shape = len(tasks), len(system.state)
     unique, inverse = np.unique(np.asarray(times, dtype=float), return_inverse=True)
-    # SciPy controls the root mean square over all components; divide so that it holds for each task.
-    strict = max(tolerance / np.sqrt(start.size), 3e-14)
-    scale = np.maximum(np.abs(start).max(axis=0), 1.0)
-    count = 0
 
-    def right_side(time: float, state: np.ndarray, begin: float, end: float) -> np.ndarray:
-        nonlocal count
-        count += 1
-        if evaluations is not None and count > evaluations:
-            raise ArithmeticError(f"{problem.name}: integration needs more than {evaluations} evaluations")
-        # within the piece: at its very ends a condition such as t < 5 may already be that of the next
-        inside = min(max(time, np.nextafter(begin, end)), np.nextafter(end, begin))
-        return system.right_side(inside, state.reshape(shape), parameters).ravel()
+    def right_side(time: float, state: np.ndarray) -> np.ndarray:
+        return system.right_side(time, state.reshape(shape).T, tasks.parameters.T).T.ravel()
 
-    last, states = start.ravel(), [np.repeat(start.reshape(-1, 1), (unique == low).sum(), axis=1)]
-    ends = [low, *(jump for jump in system.jumps if jump < unique[-1]), unique[-1]]
-    for begin, end in pairwise(ends):
-        wanted = unique[(unique > begin) & (unique <= end)]
-        if begin == end:
-            continue
-        solution = solve_ivp(
-            right_side,
-            (begin, end),
-            last,
-            method="DOP853",
-            t_eval=wanted if wanted[-1:] == [end] else [*wanted, end],
-            rtol=strict,
-            atol=np.broadcast_to(strict * scale, shape).ravel(),
-            args=(begin, end),
-        )
-        if not solution.success:
-            raise ArithmeticError(f"{problem.name}: integration failed: {solution.message}")
-        last = solution.y[:, -1]
-        states.append(solution.y[:, : len(wanted)])
-    return np.concatenate(states, axis=1).reshape(*shape, -1)[..., inverse]
+    # the state of one task after that of another, so that derivatives lie in a band
+    whole = InitialValueProblem(
+        name=problem.name,
+        right_side=right_side,
+        start=start.T.ravel(),
+        low=problem.domain[0, 0],
+        groups=np.arange(start.size),
+        methods=("DOP853", "LSODA"),
+        options={"lband": shape[1] - 1, "uband": shape[1] - 1},
+        jumps=system.jumps,
+    )
+    values = whole.values(unique, tolerance, evaluations)
+    return values.reshape(*shape, -1).transpose(1, 0, 2)[..., inverse]
 
 
 def integrate(problem: Problem, tasks: Tasks, times: np.ndarray, tolerance: float = 1e-10) -> np.ndarray:
     """Solutions of many tasks of an ODE problem.
 
-    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853).
+    All tasks are integrated as one system by an explicit Runge-Kutta method of order 8 (DOP853), or where that takes
+    too long, by one for stiff equations (LSODA).
 
     Args:
         problem: an ODE problem.

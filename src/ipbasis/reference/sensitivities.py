@@ -25,7 +25,7 @@ def linearised_solutions(
         problem: a problem with a reference solution.
         tasks: where.
         points: (1 or tasks, n, d), the same for all tasks or each task's own.
-        step: of each difference, as a share of the unknown's range.
+        step: of each difference, as a share of the unknown's range (on its scale).
         columns: (parameters + free initial values,) true for the unknowns to derive by; None for all.
         tolerance: error allowed in the solutions, relative to their size.
 
@@ -35,19 +35,27 @@ def linearised_solutions(
     Raises:
         InputError: if the problem has no reference solution, or a point lies outside the domain.
     """
-    width = np.ptp(problem.unknown_ranges, axis=1)
-    chosen = np.arange(len(width)) if columns is None else np.flatnonzero(columns)
-    steps = step * width[chosen]
-    shifts = np.zeros((1 + 2 * len(chosen), len(width)))
-    shifts[1 + np.arange(len(chosen)), chosen] = steps
-    shifts[1 + len(chosen) + np.arange(len(chosen)), chosen] = -steps
-    disturbed = (np.hstack([tasks.parameters, tasks.initial])[:, None] + shifts).reshape(-1, len(width))
+    values = np.hstack([tasks.parameters, tasks.initial])
+    chosen = np.arange(values.shape[1]) if columns is None else np.flatnonzero(columns)
+    steps = step * _widths(problem, values)[:, chosen]
+    shifts = np.zeros((len(tasks), 1 + 2 * len(chosen), values.shape[1]))
+    shifts[:, 1 + np.arange(len(chosen)), chosen] = steps
+    shifts[:, 1 + len(chosen) + np.arange(len(chosen)), chosen] = -steps
+    together = shifts.shape[1]
+    disturbed = (values[:, None] + shifts).reshape(-1, values.shape[1])
     parameters, initial = np.split(disturbed, [len(problem.parameters)], axis=1)
-    each = points if len(points) == 1 else np.repeat(points, len(shifts), axis=0)
-    values = solutions_or_nan(problem, Tasks(parameters, initial), each, tolerance, len(shifts))
-    values = values.reshape(len(tasks), len(shifts), *values.shape[1:])
-    forward, backward = np.split(values[:, 1:], 2, axis=1)
-    return values[:, 0], np.moveaxis(forward - backward, 1, -1) / (2 * steps)
+    each = points if len(points) == 1 else np.repeat(points, together, axis=0)
+    solved = solutions_or_nan(problem, Tasks(parameters, initial), each, tolerance, together)
+    solved = solved.reshape(len(tasks), together, *solved.shape[1:])
+    forward, backward = np.split(solved[:, 1:], 2, axis=1)
+    return solved[:, 0], np.moveaxis(forward - backward, 1, -1) / (2 * steps[:, None, None])
+
+
+def _widths(problem: Problem, values: np.ndarray) -> np.ndarray:
+    """(tasks, U) width of the range of each unknown; on a logarithmic scale what it is at the unknown's own value."""
+    low, high = problem.ranges.scaled_ends
+    least = np.where(problem.ranges.logarithmic, problem.ranges.ends[:, 0], 1.0)
+    return (high - low) * np.where(problem.ranges.logarithmic, np.maximum(np.abs(values), least), 1.0)
 
 
 def sensitivities(problem: Problem, tasks: Tasks, points: np.ndarray) -> np.ndarray:

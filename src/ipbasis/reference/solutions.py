@@ -8,8 +8,10 @@ from scipy.integrate import solve_ivp
 from ipbasis.errors import InputError
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.equations import Jet
+from ipbasis.reference.evolution import evolution, solve_evolution
 from ipbasis.reference.galerkin import linear_evolution, solve_linear
 from ipbasis.reference.ode import first_order_system, integrate_state
+from ipbasis.reference.steady import solve_steady, steady
 
 _STATES_AT_ONCE = 10_000_000  # numbers that one integration of tasks with points of their own may hold
 _EVALUATIONS = 50_000  # of the right-hand side, after which a solution is given up that may fail
@@ -17,13 +19,38 @@ _STEPWISE = 1 / 30  # share of the tolerance allowed in a step: errors of early 
 _PUBLISHED_NODES = 501  # of the published mesh, per coordinate
 
 
-def has_reference(problem: Problem) -> bool:
-    """Whether `solutions` can solve the problem: an ODE, or a linear evolution equation zero at both walls."""
+def _solver(problem: Problem) -> Callable[..., np.ndarray]:
+    """What solves the problem: a function of tasks, points, tolerance and evaluations, as `solutions` takes them.
+
+    Raises:
+        InputError: if nothing does.
+    """
+    if not problem.has_time:
+        steady(problem)
+        return lambda tasks, points, tolerance, _: solve_steady(problem, tasks, points, tolerance)
+    if len(problem.coordinates) == 1:
+        system = first_order_system(problem)
+        return lambda *given: system.fields_of(_states(problem, *given))
     try:
-        first_order_system(problem) if len(problem.coordinates) == 1 else linear_evolution(problem)
+        linear_evolution(problem)
+    except InputError:
+        evolution(problem)
+        return lambda *given: solve_evolution(problem, *given)
+    return lambda tasks, points, tolerance, _: solve_linear(problem, tasks, points, tolerance)
+
+
+def has_reference(problem: Problem) -> bool:
+    """Whether `solutions` can solve the problem."""
+    try:
+        _solver(problem)
     except InputError:
         return False
     return True
+
+
+def has_jets(problem: Problem) -> bool:
+    """Whether `jets` can: an ODE."""
+    return len(problem.coordinates) == 1 and problem.has_time and has_reference(problem)
 
 
 def _within(problem: Problem, points: np.ndarray) -> np.ndarray:
@@ -64,11 +91,12 @@ def solutions(
     """Reference solutions of many tasks.
 
     Args:
-        problem: an ODE problem, or a linear evolution equation in one space coordinate, zero at both walls.
+        problem: ordinary equations with initial conditions, partial ones in time and one or two coordinates of space,
+            or without time, in one or two coordinates, with conditions that determine the solution.
         tasks: parameters and initial values.
         points: (1 or tasks, n, d) points, the same for all tasks or each task's own.
         tolerance: error allowed, relative to the size of each task's solution.
-        evaluations: of the right-hand side of an ODE at most; None for as many as it takes.
+        evaluations: of the right-hand side of what is integrated in time at most; None for as many as it takes.
 
     Returns:
         (tasks, n, fields) values of the fields.
@@ -77,10 +105,7 @@ def solutions(
         InputError: if the problem has no reference solution, or a point lies outside the domain.
         ArithmeticError: if the solution of a task cannot be computed.
     """
-    points = _within(problem, points)
-    if len(problem.coordinates) > 1:
-        return solve_linear(problem, tasks, points, tolerance)
-    return first_order_system(problem).fields_of(_states(problem, tasks, points, tolerance, evaluations))
+    return _solver(problem)(tasks, _within(problem, points), tolerance, evaluations)
 
 
 def solutions_or_nan(
@@ -170,7 +195,7 @@ def published_solutions(problem: Problem, tasks: Tasks, points: np.ndarray) -> n
     if len(problem.coordinates) > 1:
         low = problem.domain[:, 0]
         actual = low + (points - low) * (_PUBLISHED_NODES - 2) / (_PUBLISHED_NODES - 1)
-        return solve_linear(problem, tasks, actual)
+        return solutions(problem, tasks, actual)
     each = [_published_ode(problem, tasks[i : i + 1], points[i % len(points), :, 0]) for i in range(len(tasks))]
     return np.concatenate(each)
 

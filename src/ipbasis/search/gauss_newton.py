@@ -182,6 +182,8 @@ def _solution(
         freedom=freedom,
         free_misfit=rest,
         free_freedom=online.free_freedom,
+        jump=torch.zeros_like(misfit),
+        basis_error=torch.zeros_like(misfit),
         iterations=iterations,
         converged=converged,
     )

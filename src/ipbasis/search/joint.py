@@ -763,6 +763,8 @@ def _solution(online: Online, found: _Found, whole: PointwisePhysics) -> Solutio
         freedom=found.freedom,
         free_misfit=rest,
         free_freedom=online.free_freedom,
+        jump=torch.zeros_like(rest),
+        basis_error=torch.zeros_like(rest),
         iterations=found.iterations,
         converged=found.converged,
     )

@@ -68,6 +68,8 @@ class Smooth:
             freedom=(online.counts - used).sum(1),
             free_misfit=rest,
             free_freedom=torch.zeros_like(std),  # nothing to test: no equation was used
+            jump=torch.zeros_like(std),
+            basis_error=torch.zeros_like(std),
             iterations=torch.zeros(count, dtype=torch.long),
             converged=torch.ones(count, dtype=torch.bool),
         )

@@ -15,7 +15,7 @@ class Solution:
         covariance: (B, P, P) of the parameters; NaN where the solver gives none.
         readouts: (B, F K), those of all fields in a row.
         covariances: (B, F, r, r) of the unknowns of each field (see `Physics`), the uncertainty of the parameters
-            included.
+            included; of windows (B, F, K, q) roots of the readouts' covariances.
         used: (B, F) number of each field's observations that the estimates use up.
         noise_std: (B,) standard deviation of the observations' errors in units of the data weights, that of the basis
             included.
@@ -25,6 +25,11 @@ class Solution:
         freedom: (B,) observations less the effective number of unknowns.
         free_misfit: (B,) weighted squared misfit of readouts fitted to the data alone.
         free_freedom: (B,) observations less the number of readouts.
+        jump: (B,) largest difference of neighbouring residuals in units of what chance allows; zero where that is not
+            known.
+        basis_error: (B,) error bars by which the parameters may be off for the errors of the basis, where that is
+        known;
+            else zero.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing that matters.
     """
@@ -41,6 +46,8 @@ class Solution:
     freedom: Tensor
     free_misfit: Tensor
     free_freedom: Tensor
+    jump: Tensor
+    basis_error: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -77,6 +84,8 @@ def without_errors(
         freedom=counts,
         free_misfit=nothing,
         free_freedom=nothing,
+        jump=nothing,
+        basis_error=nothing,
         iterations=torch.full((queries,), steps),
         converged=torch.ones(queries, dtype=torch.bool),
     )

@@ -1,6 +1,5 @@
 """What a solver is: settings that refuse what does not fit a problem, made ready for a basis, then given batches."""
 
-from collections.abc import Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipbasis.observations.long_form import Batch, Observations
+from ipbasis.features.piecewise import Piecewise
+from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 from ipbasis.search.assemble import assemble, observed_functions
@@ -19,51 +19,17 @@ from ipbasis.search.joint import joint_gauss_newton
 from ipbasis.search.noise import Errors, Noise, noise_on
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
+from ipbasis.search.prepared import Prepared
 from ipbasis.search.reduce import reduce_physics
 from ipbasis.search.reweighting import Fit, fit_in_rounds
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
+from ipbasis.search.windows import Windows, windows_of
 
-# queries, those of equations taken at points, and points after padding, that are held at once
-_BATCH, _BATCH_POINTS, _BATCH_ENTRIES = 5000, 1_000_000, 40_000_000
+# entries of the normal matrices of equations taken at points, of all queries that are held at once
+_BATCH_ENTRIES = 40_000_000
 
 Ability = Literal["noise_std", "errors", "device", "profile", "polish"]
-
-
-class Prepared:
-    """A solver on a basis, for any number of batches.
-
-    Args:
-        basis: for the problem that is searched.
-    """
-
-    basis: Basis
-
-    @property
-    def combinations(self) -> np.ndarray | None:
-        """(K, r) takes the unknowns of a field to its readouts; None if the solver gives no error bars."""
-        return None
-
-    def solve(self, batch: Batch, noise: Noise) -> Fit:
-        """Estimates of a batch."""
-        raise NotImplementedError
-
-    def most_queries(self, longest: int) -> int | None:
-        """Queries of a batch at most, if the longest has so many observations; None for all at once."""
-        return min(_BATCH, max(1, _BATCH_POINTS // longest))
-
-    def unusable(self, observations: Observations) -> dict[Hashable, str]:
-        """Queries that this solver cannot estimate, each with the reason."""
-        return {}
-
-    def columns(self, fit: Fit) -> Mapping[str, list]:
-        """Further columns of the table of estimates, by name."""
-        return {}
-
-    @property
-    def text_columns(self) -> list[str]:
-        """Names of those of `columns` that hold text."""
-        return []
 
 
 class Solver:
@@ -183,5 +149,9 @@ class GaussNewton(GaussNewtonSettings, Solver):
 
     abilities: ClassVar[frozenset[Ability]] = frozenset({"noise_std", "errors", "device", "profile", "polish"})
 
-    def prepare(self, declared: Problem, basis: Basis, errors: Errors, device: torch.device) -> LeastSquares:
+    def prepare(
+        self, declared: Problem, basis: Basis, errors: Errors, device: torch.device
+    ) -> "LeastSquares | Windows":
+        if isinstance(basis.features, Piecewise) and basis.solved is not None:
+            return windows_of(basis, self, errors)
         return LeastSquares(basis, physics_of(basis, device), self, errors)

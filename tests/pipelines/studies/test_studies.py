@@ -53,7 +53,7 @@ def test_ranges_out_of_range_are_half_a_range_wider_at_either_end():
     for name in PROBLEMS:
         problem, outside = chosen.benchmarks[name].problem, chosen.outside[name]
         for given, ranges in ((outside.parameters, problem.parameters), (outside.initial, problem.initial)):
-            for key, (low, high) in given.items():
+            for key, (low, high, _) in given.items():
                 trained = ranges[key]
                 half = (trained[1] - trained[0]) / 2
                 # populations do not fall below those of the benchmark

@@ -6,9 +6,10 @@ import torch
 from conftest import FORWARD
 from trainings import CutOffError, settings
 
-from ipbasis import Basis, BasisSettings, InputError, Problem, estimate, train
+from ipbasis import Basis, BasisSettings, InputError, Problem, estimate
 from ipbasis.observations.simulate import long_table
 from ipbasis.offline.settings import CompressionSettings
+from ipbasis.offline.trained import train_trunk_basis
 from ipbasis.reference.ode import integrate
 
 SETTINGS = BasisSettings(
@@ -36,7 +37,7 @@ def decay() -> Problem:
 def test_ten_lines_give_a_basis_of_ones_own_equation(decay, tmp_path):
     """Its functions span the solutions, its record says how it was made, and queries are answered on it."""
     rows = []
-    basis = train(decay, SETTINGS, log=rows.append)
+    basis = train_trunk_basis(decay, SETTINGS, log=rows.append)
     tasks, times = decay.sample_tasks(10, np.random.default_rng(0)), np.linspace(0, 2, 30)
     exact = integrate(decay, tasks, times)[..., 0].T
     functions = basis.functions(times)
@@ -54,7 +55,7 @@ def test_ten_lines_give_a_basis_of_ones_own_equation(decay, tmp_path):
 
 
 def test_an_interrupted_training_gives_the_same_basis(decay, tmp_path):
-    whole, checkpoint = train(decay, SETTINGS), tmp_path / "state.pt"
+    whole, checkpoint = train_trunk_basis(decay, SETTINGS), tmp_path / "state.pt"
     rows = []
 
     def cut(row):
@@ -62,9 +63,9 @@ def test_an_interrupted_training_gives_the_same_basis(decay, tmp_path):
             raise CutOffError
 
     with pytest.raises(CutOffError):
-        train(decay, SETTINGS, checkpoint=checkpoint, checkpoint_seconds=0, log=cut)
+        train_trunk_basis(decay, SETTINGS, checkpoint=checkpoint, checkpoint_seconds=0, log=cut)
     assert checkpoint.exists()
-    resumed = train(decay, SETTINGS, checkpoint=checkpoint, log=rows.append)
+    resumed = train_trunk_basis(decay, SETTINGS, checkpoint=checkpoint, log=rows.append)
     assert torch.equal(resumed.transform, whole.transform)
     assert resumed.record.accuracy == whole.record.accuracy
     assert [row["step"] for row in rows] == [0, 10, 20]
@@ -74,7 +75,7 @@ def test_an_interrupted_training_gives_the_same_basis(decay, tmp_path):
 def test_observations_need_a_validator_that_observes(decay):
     chosen = SETTINGS.model_copy(update={"validation": SETTINGS.validation.model_copy(update={"observations": 10})})
     with pytest.raises(InputError, match=r"validation\.observations: only a validator that estimates") as caught:
-        train(decay, chosen)
+        train_trunk_basis(decay, chosen)
     assert "\n" not in str(caught.value)
 
 
@@ -87,4 +88,4 @@ def test_settings_of_another_recipe_are_refused():
 
 def test_unknown_terms_are_refused(lotka_volterra):
     with pytest.raises(InputError, match="without unknown terms"):
-        train(lotka_volterra, SETTINGS)
+        train_trunk_basis(lotka_volterra, SETTINGS)

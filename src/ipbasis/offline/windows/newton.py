@@ -1,0 +1,311 @@
+"""Gauss and Newton for fields and parameters together, on windows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ipbasis.offline.windows.elimination import Condensed, condense
+from ipbasis.offline.windows.grid import Grid
+
+_EPSILON = torch.finfo(torch.float64).eps
+_SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
+_LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e6
+
+
+@dataclass(frozen=True)
+class State:
+    """Fields and parameters of a batch.
+
+    Args:
+        bubbles: (B, W, bubbles).
+        states: (B, W + 1, S).
+        parameters: (B, P).
+    """
+
+    bubbles: Tensor
+    states: Tensor
+    parameters: Tensor
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def moved(self, step: "State", share: Tensor) -> "State":
+        """The same after a share (B,) of a step."""
+        parts = ((getattr(self, f.name), getattr(step, f.name)) for f in fields(self))
+        return State(*(own + share.reshape(-1, *[1] * (own.ndim - 1)) * other for own, other in parts))
+
+    def where(self, rows: Tensor, other: "State") -> "State":
+        """The other one in the rows (B,) that are true."""
+        parts = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return State(*(torch.where(rows.reshape(-1, *[1] * (own.ndim - 1)), new, own) for own, new in parts))
+
+    def __getitem__(self, rows: Tensor) -> "State":
+        return State(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Posed:
+    """What is asked of a batch.
+
+    Args:
+        data: (B, W, R, C) weighted rows of the observations, by the unknowns of their window.
+        target: (B, W, R).
+        initial: (B, I) given initial values; NaN for those to estimate.
+        free: (B, P) true for parameters to estimate.
+        bounds: (2, I + P) low and high ends of initial values and parameters.
+        sizes: (S,) usual sizes of the states.
+        prior: distances of the parameters (B, P) from what is known of them in standard deviations, and their slopes.
+    """
+
+    data: Tensor
+    target: Tensor
+    initial: Tensor
+    free: Tensor
+    bounds: Tensor
+    sizes: Tensor
+    prior: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def __getitem__(self, rows: Tensor) -> "Posed":
+        own = {name: getattr(self, name)[rows] for name in ("data", "target", "initial", "free")}
+        return Posed(**own, bounds=self.bounds, sizes=self.sizes, prior=self.prior)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a search ended.
+
+    Args:
+        state: fields and parameters.
+        objective: (B,) weighted squares of data, equations and conditions.
+        misfit: (B,) of the data alone.
+        condensed: the least squares there.
+        iterations: (B,) steps.
+        converged: (B,).
+    """
+
+    state: State
+    objective: Tensor
+    misfit: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Sizes of equations (B, E) and conditions (B, conditions) for each query: what a relative error of one means."""
+
+    equations: Tensor
+    conditions: Tensor
+    initial: Tensor
+
+
+_LEAST_SIZE = 1e-4  # of a field, in units of its usual size, that is told from zero
+
+
+def scales(grid: Grid, state: State, sizes: Tensor) -> Scales:
+    """What a relative error of one means, at a state.
+
+    A defect of an equation is that of the derivatives of the highest order times their coefficients, in units of the
+    states one order below; an error of a condition is in units of its largest term.
+    """
+    size = state.states.square().mean(1).sqrt().maximum(_LEAST_SIZE * sizes)
+    unknowns = grid.unknowns(state.bubbles, state.states)
+    _, by_jet, _ = grid.equations(unknowns, state.parameters)
+    jets, starts = grid.problem.system.jets, [sum(grid.orders[:f]) for f in range(len(grid.orders))]
+
+    def of(jet, order: int) -> Tensor:
+        """(B,) size of a jet, the highest derivative in units of the one below."""
+        at = min(order, grid.orders[jet.field] - 1)
+        return size[:, starts[jet.field] + at] if at >= 0 else torch.ones_like(size[:, 0])
+
+    coefficient = by_jet.square().mean((1, 2)).sqrt()
+    highest = torch.tensor([len(j.index) == grid.orders[j.field] > 0 for j in jets])
+    each = torch.stack([coefficient[:, :, n] * of(j, len(j.index))[:, None] for n, j in enumerate(jets)], dim=2)
+    equations = (each * highest).sum(2)
+    equations = torch.where(equations > 0, equations, each.sum(2))
+    ones = torch.ones_like(equations)
+    equations = torch.where((equations > 0) & equations.isfinite(), equations, ones)
+    conditions = []
+    for condition in grid.conditions:
+        value, by_jet, _ = _at(condition, unknowns, state.parameters)
+        own = sum(
+            (by_jet[:, n].abs() * of(j, len(j.index)) for n, j in enumerate(condition.equation.jets)), value.abs() * 0
+        )
+        conditions.append(torch.where((own > 0) & own.isfinite(), own, torch.ones_like(own)))
+    first = [of(jet, len(jet.index)) for jet in grid.problem.free_initial]
+    nothing = size[:, :0]
+    return Scales(
+        equations,
+        torch.stack(conditions, dim=1) if conditions else nothing,
+        torch.stack(first, dim=1) if first else nothing,
+    )
+
+
+def _at(condition, unknowns: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Value (B,) of a condition, its partials by the jets (B, J) and parameters (B, P)."""
+    jets = unknowns[:, condition.window] @ condition.maps.T
+    where = [torch.tensor(condition.at, dtype=torch.float64)]
+    values = condition.equation.linearised(where, list(jets.unbind(1)), list(parameters.unbind(1)))
+    values = torch.stack([torch.as_tensor(v, dtype=torch.float64).expand(len(jets)) for v in values], dim=1)
+    count = len(condition.equation.jets)
+    return values[:, 0], values[:, 1 : 1 + count], values[:, 1 + count :]
+
+
+def _rows(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B, W, R, C + P + 1) of equations, conditions and data, and the misfit (B,) of the data alone."""
+    unknowns, parameters, free = grid.unknowns(state.bubbles, state.states), state.parameters, posed.free
+    residual, by_jet, by_parameter = grid.equations(unknowns, parameters)
+    weight = grid.root[..., None] / (units.equations * level[:, None])[:, None, None]
+    by_unknowns = torch.einsum("bwqej,jwqc->bwqec", by_jet * weight[..., None], grid.jets)
+    by_parameter = by_parameter * (weight[..., None] * free[:, None, None, None])
+    equations = torch.cat([by_unknowns, by_parameter, (residual * weight)[..., None]], dim=-1).flatten(2, 3)
+    own: list[list[Tensor]] = [[] for _ in range(grid.windows)]
+    for number, condition in enumerate(grid.conditions):
+        value, jets, slopes = _at(condition, unknowns, parameters)
+        row = torch.cat([jets @ condition.maps, slopes * free, value[:, None]], dim=1)
+        own[condition.window].append(row / (units.conditions[:, number] * level)[:, None])
+    for number, row in enumerate(grid.initial):
+        given = posed.initial[:, number]
+        value = (unknowns[:, 0] @ row - given).nan_to_num(0.0)
+        row = torch.cat([row.expand(len(value), -1), torch.zeros_like(parameters), value[:, None]], dim=1)
+        own[0].append(row * (given.isfinite() / (units.initial[:, number] * level))[:, None])
+    most = max(map(len, own))
+    conditions = equations.new_zeros(*equations.shape[:2], most, equations.shape[3])
+    for window, rows in enumerate(own):
+        for number, row in enumerate(rows):
+            conditions[:, window, number] = row
+    misfit = (posed.data @ unknowns[..., None]).squeeze(-1) - posed.target
+    nothing = misfit.new_zeros(*misfit.shape, parameters.shape[1])
+    data = torch.cat([posed.data, nothing, misfit[..., None]], dim=3)
+    return torch.cat([conditions, equations, data], dim=2), misfit.square().sum((1, 2))
+
+
+def _objective(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) each: sum of the squares, and the misfit."""
+    unknowns = grid.unknowns(state.bubbles, state.states)
+    residual, _, _ = grid.equations(unknowns, state.parameters)
+    weight = grid.root[..., None] / (units.equations * level[:, None])[:, None, None]
+    total = (residual * weight).square().sum((1, 2, 3))
+    for number, condition in enumerate(grid.conditions):
+        value, _, _ = _at(condition, unknowns, state.parameters)
+        total += (value / (units.conditions[:, number] * level)).square()
+    if len(grid.initial):
+        first = (unknowns[:, 0] @ grid.initial.T - posed.initial) / (units.initial * level[:, None])
+        total += first.nan_to_num(0.0).square().sum(1)
+    misfit = ((posed.data @ unknowns[..., None]).squeeze(-1) - posed.target).square().sum((1, 2))
+    total += misfit
+    if posed.prior is not None:
+        total += (posed.prior(state.parameters)[0] * posed.free).square().sum(1)
+    return total, misfit
+
+
+def condensed_at(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> Condensed:
+    """The least squares of a linearised problem, reduced to the state at the start and the parameters."""
+    rows, _ = _rows(grid, posed, state, units, level)
+    return condense(rows, grid.bubbles, grid.states)
+
+
+def root_rows(posed: Posed, state: State, condensed: Condensed) -> tuple[Tensor, Tensor]:
+    """Rows (B, R, S + P) and right-hand sides (B, R) in the state at the start and the parameters, priors included."""
+    rows, right = condensed.root[..., :-1], condensed.root[..., -1]
+    if posed.prior is not None:
+        distance, slope = posed.prior(state.parameters)
+        own = torch.diag_embed(slope * posed.free)
+        rows = torch.cat([rows, torch.cat([own.new_zeros(*own.shape[:2], rows.shape[2] - own.shape[2]), own], 2)], 1)
+        right = torch.cat([right, distance * posed.free], dim=1)
+    return rows, right
+
+
+def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping: Tensor) -> tuple[State, Tensor]:
+    """The step of Levenberg and Marquardt, no further than the bounds, and the objective (B,) that it predicts."""
+    rows, right = root_rows(posed, state, condensed)
+    gradient = (rows.mT @ right[..., None]).squeeze(2)
+    now, (low, high) = torch.cat([state.states[:, 0], state.parameters], dim=1), _root_bounds(grid, posed)
+    fixed = torch.cat([torch.zeros_like(state.states[:, 0], dtype=torch.bool), ~posed.free], dim=1)
+    held = fixed | ((now <= low) & (gradient > 0)) | ((now >= high) & (gradient < 0))
+    own = rows.masked_fill(held[:, None], 0.0)
+    size = own.norm(dim=1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    diagonal = torch.diag_embed(torch.where(held, 1.0, damping.sqrt()[:, None]))
+    orthogonal, upper = torch.linalg.qr(torch.cat([own / size[:, None], diagonal], dim=1))
+    target = (orthogonal[:, : rows.shape[1]].mT @ right[..., None]).squeeze(2)
+    step = -torch.linalg.solve_triangular(upper, target[..., None], upper=True).squeeze(2) / size
+    step = torch.where(fixed, 0.0, torch.minimum(torch.maximum(now + step.masked_fill(held, 0.0), low), high) - now)
+    predicted = ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+    bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
+    return State(bubbles[..., 0], states[..., 0], step[:, grid.states :]), predicted
+
+
+def _root_bounds(grid: Grid, posed: Posed) -> Tensor:
+    """(2, S + P) of the state at the start, where it has bounds, and the parameters."""
+    infinite = posed.bounds.new_full((grid.states,), torch.inf)
+    bounds = torch.stack([-infinite, infinite])
+    places = grid.initial_places
+    bounds[:, places] = posed.bounds[:, : len(places)]
+    return torch.cat([bounds, posed.bounds[:, len(places) :]], dim=1)
+
+
+def search(
+    grid: Grid,
+    posed: Posed,
+    state: State,
+    level: Tensor,
+    steps: int,
+    gain: float,
+    damping: float = 1e-3,
+) -> Found:
+    """Minimise misfit of the data + squared relative defects / level², by Levenberg and Marquardt.
+
+    Args:
+        grid: the windows.
+        posed: what is asked.
+        state: where to start.
+        level: (B,) relative defects that are allowed.
+        steps: at most.
+        gain: predicted decrease of the objective that is not worth a step.
+        damping: of the first step.
+    """
+    units = scales(grid, state, posed.sizes)
+    state = State(state.bubbles.clone(), state.states.clone(), state.parameters.clone())
+    objective, misfit = _objective(grid, posed, state, units, level)
+    iterations = torch.zeros(len(state), dtype=torch.long)
+    converged = torch.zeros(len(state), dtype=torch.bool)
+    damp = torch.full_like(objective, damping)
+    active = objective.isfinite().nonzero().squeeze(1)
+    for _ in range(steps):
+        if not len(active):
+            break
+        here, asked = state[active], posed[active]
+        unit = Scales(units.equations[active], units.conditions[active], units.initial[active])
+        own_level, before = level[active], objective[active]
+        condensed = condensed_at(grid, asked, here, unit, own_level)
+        step, predicted = _step(grid, asked, here, condensed, damp[active])
+        share = torch.ones_like(before)
+        taken = torch.zeros_like(before, dtype=torch.bool)
+        now, after, data = here, before.clone(), misfit[active]
+        for _ in range(_SHORTENINGS):
+            trial = here.moved(step, share)
+            value, own = _objective(grid, asked, trial, unit, own_level)
+            better = ~taken & (value < before)
+            now, after = now.where(better, trial), torch.where(better, value, after)
+            data, taken = torch.where(better, own, data), taken | better
+            if taken.all():
+                break
+            share = torch.where(taken, share, share * _SHORTER)
+        whole = taken & (share == 1)
+        damp[active] = torch.where(taken, torch.where(whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(_LEAST_DAMPING)
+        for target, source in (
+            (state.bubbles, now.bubbles),
+            (state.states, now.states),
+            (state.parameters, now.parameters),
+        ):
+            target[active] = source
+        objective[active], misfit[active] = after, data
+        iterations[active] += 1
+        ended = (before - predicted < gain) | (whole & (before - after < gain))
+        converged[active] = ended
+        stuck = damp[active] > _MOST_DAMPING
+        active = active[~(ended | stuck)]
+    return Found(state, objective, misfit, iterations, converged)

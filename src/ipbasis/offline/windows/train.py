@@ -1,0 +1,162 @@
+"""The choice of windows: the offline phase of a problem with one coordinate."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipbasis.errors import InputError
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
+from ipbasis.offline.artefact import Accuracy, Basis, Record, Solved, versions
+from ipbasis.offline.windows.grid import Grid
+from ipbasis.offline.windows.tasks import Curve, Solutions, integrated, solve, solve_by_continuation, state_of
+from ipbasis.problem.declaration import Problem, Tasks
+from ipbasis.problem.natural_units import natural_units
+from ipbasis.problem.units import rescaled
+from ipbasis.reference.ode import first_order_system
+
+_POINTS = 10  # of a window
+_MOST_WINDOWS = 400
+_MARGIN = 1e-3  # of the accuracy asked for: windows are cheap, and noise is often less than an accuracy
+_POOL, _STARTS, _UNSEEN = 32, 256, 32
+_FINE, _ROUGH = 1e-9, 1e-5  # tolerances of the integrator: to choose windows by, and to start Newton from
+_FINER = 4  # more points, to measure errors by
+
+Told = Callable[[str], None]
+
+
+def train_windows(problem: Problem, accuracy: float, told: Told) -> Basis:
+    """A basis of windows, fine enough for all tasks in the ranges of a problem.
+
+    Args:
+        problem: with one coordinate and no unknown terms.
+        accuracy: relative error of unseen solutions that is asked for.
+        told: receives what is being done, in words.
+
+    Raises:
+        InputError: if no task has a solution.
+    """
+    began = time.perf_counter()
+    told("solving tasks")
+    units = natural_units(problem, dict(zip(problem.fields, _field_scales(problem).tolist(), strict=True)))
+    inner = rescaled(problem, units)
+    grid = _grid(inner, accuracy * _MARGIN, told)
+    starts = inner.sobol_tasks(_STARTS, 1)
+    found = _solutions(grid, starts, integrated(inner, starts, _ROUGH))
+    lost = int((~found.solved).sum())
+    if lost:
+        told(f"{lost} of {_STARTS} tasks have no solution")
+    solved = found[found.solved]
+    if not len(solved.tasks):
+        raise InputError(f"{problem.name}: none of {_STARTS} tasks in the ranges has a solution over the whole domain")
+    settings = PiecewiseSettings(breakpoints=(tuple(grid.edges.tolist()),), degrees=(grid.degree,))
+    unknowns = grid.unknowns(solved.state.bubbles, solved.state.states)
+    record = Record(
+        problem=problem,
+        units=units,
+        features=settings,
+        functions=grid.windows * (grid.degree + 1),
+        quadrature_points=grid.windows * grid.points,
+        accuracy=_accuracy(grid, inner),
+        requested=accuracy,
+        versions=versions(),
+        figures={"seconds": time.perf_counter() - began, "tasks_without_solution": lost},
+    )
+    readouts = grid.readouts(unknowns[..., None])[..., 0]
+    kept = Solved(solved.state.parameters, torch.as_tensor(solved.tasks.initial), readouts)
+    return Basis(Piecewise(settings), None, record, kept)
+
+
+def _field_scales(problem: Problem) -> np.ndarray:
+    """(F,) root mean square of each field over some solutions."""
+    tasks = problem.sobol_tasks(_POOL, 0)
+    found = integrated(problem, tasks, _ROUGH)
+    grid = Grid(problem, np.linspace(*problem.domain[0], 5), _POINTS)
+    if found is None:
+        ones = torch.ones(grid.states, dtype=torch.float64)
+        solved = solve_by_continuation(grid, tasks, ones)
+        values = grid.field_values(grid.unknowns(solved.state.bubbles, solved.state.states))[solved.solved]
+        size = values.square().mean((0, 2, 3)).sqrt().numpy()
+    else:
+        rows = [row for row, jet in enumerate(first_order_system(problem).state) if jet.index == ()]
+        at = grid.times.numpy().ravel()
+        values = [curve(at)[rows] for curve in found if curve is not None]
+        size = np.sqrt(np.square(values).mean(axis=(0, 2))) if values else np.zeros(len(problem.fields))
+    if not np.isfinite(size).all() or not (size > 0).any():
+        raise InputError(f"{problem.name}: none of {_POOL} tasks in the ranges has a solution that is not zero")
+    return np.where(size > 0, size, 1.0)
+
+
+def _solutions(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None) -> Solutions:
+    """Solutions on a grid: from curves where there are some."""
+    parameters = torch.as_tensor(tasks.parameters)
+    ones = torch.ones(grid.states, dtype=torch.float64)
+    if curves is None:
+        return solve_by_continuation(grid, tasks, ones)
+    start = state_of(grid, curves, parameters)
+    found = solve(grid, tasks, start, _sizes(start.states))
+    there = torch.tensor([curve is not None for curve in curves])
+    return Solutions(tasks, found.state, found.solved & there)
+
+
+def _sizes(states: Tensor) -> Tensor:
+    """(S,) root mean square of states (T, W + 1, S)."""
+    size = states.square().mean((0, 1)).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _grid(problem: Problem, tolerance: float, told: Told) -> Grid:
+    """Windows, halved where the polynomials of any task still change by more than a tolerance with their degree."""
+    pool = _joined(problem.corner_tasks(), problem.sobol_tasks(_POOL, 0))
+    curves, (low, high) = integrated(problem, pool, _FINE), problem.domain[0]
+    jumps = first_order_system(problem).jumps if curves is not None else []
+    edges = np.unique([low, (low + high) / 2, high, *jumps])
+    while True:
+        grid = Grid(problem, edges, _POINTS)
+        rough = _rough(grid, pool, curves, tolerance)
+        told(f"{grid.windows} windows, {rough.sum()} too wide")
+        if not rough.any() or grid.windows >= _MOST_WINDOWS:
+            return grid
+        edges = np.sort(np.concatenate([edges, (edges[:-1] + edges[1:])[rough] / 2]))
+
+
+def _rough(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None, tolerance: float) -> np.ndarray:
+    """(W,) whether a window is too wide for any task."""
+    if curves is None:
+        found = _solutions(grid, tasks, None)
+        state = found.state[found.solved] if found.solved.any() else found.state
+    else:
+        there = [number for number, curve in enumerate(curves) if curve is not None]
+        state = state_of(grid, [curves[n] for n in there], torch.as_tensor(tasks.parameters[there]))
+    unknowns = grid.unknowns(state.bubbles, state.states)
+    size = grid.field_values(unknowns).square().mean((2, 3)).sqrt()
+    usual = size.square().mean(0).sqrt()
+    change = grid.tail(unknowns) / torch.maximum(size, 1e-4 * usual)[..., None].clamp_min(1e-300)
+    return (change.amax((0, 1)) > tolerance).numpy()
+
+
+def _accuracy(grid: Grid, problem: Problem) -> Accuracy:
+    """Relative errors of unseen solutions, against those with more points in every window."""
+    tasks = problem.sobol_tasks(_UNSEEN, 2)
+    curves = integrated(problem, tasks, _ROUGH)
+    finer = Grid(problem, grid.edges, grid.points + _FINER)
+    coarse, fine = _solutions(grid, tasks, curves), _solutions(finer, tasks, curves)
+    both = coarse.solved & fine.solved
+    starts = [sum(grid.orders[:field]) for field, order in enumerate(grid.orders) if order]
+    one, other = coarse.state.states[both][..., starts], fine.state.states[both][..., starts]
+    error = (one - other).square().mean((1, 2)).sqrt() / other.square().mean((1, 2)).sqrt().clamp_min(1e-300)
+    least = torch.finfo(error.dtype).eps
+    usual = max(error.square().mean().sqrt().item(), least)
+    return Accuracy(
+        residual=usual,
+        solution=usual,
+        approximation=usual,
+        worst_residual=max(error.max().item(), least),
+        median_residual=max(error.median().item(), least),
+    )
+
+
+def _joined(*tasks: Tasks) -> Tasks:
+    return Tasks(np.concatenate([t.parameters for t in tasks]), np.concatenate([t.initial for t in tasks]))

@@ -1,0 +1,387 @@
+"""Online inference on windows of one coordinate, for linear and nonlinear equations alike.
+
+A search starts from the solved task that is nearest to the data. The equations are weak at first and grow strong in a
+few levels, so that it never has to follow a narrow curved valley from afar. At the end they are so strong that what
+they
+give way is nothing beside the noise: the estimates are those of least squares on exact solutions, and so are their
+error bars.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipbasis.observations.long_form import Batch
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.windows.grid import Grid, grid_of
+from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows, scales, search
+from ipbasis.search.assemble import data_forms, mean_weight
+from ipbasis.search.jumps import jumps
+from ipbasis.search.noise import Errors, Noise
+from ipbasis.search.prepared import Prepared
+from ipbasis.search.priors import priors_of
+from ipbasis.search.reweighting import Fit, fit_in_rounds
+from ipbasis.search.rows import put, select
+from ipbasis.search.settings import GaussNewtonSettings
+from ipbasis.search.solution import Solution
+from ipbasis.search.window_rows import data_rows
+
+# Relative defects that are allowed in turn. On Lotka-Volterra, van der Pol, FitzHugh-Nagumo, SIR and two-compartment
+# kinetics (100 queries each, 12 and 100 observations, fields hidden), from 0.3 on 0 to 1 % of the searches end beside
+# the optimum, from 0.03 on up to 3 %, from 0.003 on up to 5 %, with the last level alone 65 %.
+_LEVELS = (0.3, 0.03, 0.003)
+_FALL = 0.03  # from there on
+_SHARE = 1e-3  # of the noise, that defects may be at the end: about its square in an error bar
+_LEAST_LEVEL = 1e-10  # below it rounding errors of the residuals grow
+_FIRST_NOISE = 0.1  # relative, of a search that is to find it
+_OTHER_STARTS = (2, 7)  # in the order of nearness, where the nearest ends in a doubtful place
+_MORE = 1.5  # times the variance that is due, from which on another start is tried
+_SAME = 0.1  # in units of χ², up to which two ends are as good: a small part of the 1 that an error bar is worth
+_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
+_BATCH_ENTRIES = 40_000_000  # of the rows of all windows
+
+
+@dataclass(frozen=True)
+class Windows(Prepared):
+    """Gauss-Newton on windows.
+
+    Args:
+        basis: of piecewise polynomials.
+        settings: of the search.
+        errors: kind of the observations' errors.
+        grid: its windows.
+        solved: solutions to start from.
+        sizes: (S,) root mean square of the states over them.
+        smooth: (K, M) functions that the solutions of the tasks lie next to, to judge a fit by.
+    """
+
+    basis: Basis
+    settings: GaussNewtonSettings
+    errors: Errors
+    grid: Grid
+    solved: State
+    sizes: Tensor
+    smooth: Tensor
+
+    def most_queries(self, longest: int) -> int:
+        """Queries of a batch at most."""
+        columns = self.grid.coefficients.shape[2]
+        return max(1, _BATCH_ENTRIES // (self.grid.windows * columns * (2 * columns + len(self.grid.orders))))
+
+    def solve(self, batch: Batch, noise: Noise) -> Fit:
+        """Estimates of a batch."""
+        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
+
+    def at(self, batch: Batch, noise: Noise, functions: Tensor) -> Solution:
+        """Estimates of a batch by least squares.
+
+        Args:
+            batch: the observations.
+            noise: of these.
+            functions: (B or 1, n, K) at the points of observation.
+        """
+        asked = _asked(self, batch, noise, functions)
+        within, beyond = _trained(self.basis), _bounds(self.basis)
+        best = _search(self, asked, _start(self, asked, 0), within, _LEVELS)
+        for number in _OTHER_STARTS:
+            rows = _doubtful(asked, best).nonzero().squeeze(1)
+            if not len(rows) or number >= asked.nearest.shape[1]:
+                break
+            part, before = select(asked, rows), select(best, rows)
+            other = _search(self, part, _start(self, part, number), within, _LEVELS)
+            better = other.converged & ((other.misfit < before.misfit) | ~before.converged)
+            put(best, rows, replace(before, iterations=before.iterations + other.iterations))
+            put(best, rows[better], select(other, better))
+        # of two places that fit as well the one in the trained range is meant; only from its ends the search goes on
+        rows = _at_ends(self, asked, best, within).nonzero().squeeze(1)
+        if len(rows):
+            put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond, _LEVELS[-1:]))
+        solution = _solution(self, asked, best, beyond)
+        if self.errors.loss == "huber":  # outliers are meant to be there
+            return solution
+        by_field = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
+        observed, weights = torch.as_tensor(batch.observed), noise.weights(torch.as_tensor(batch.observed))
+        residual = (torch.as_tensor(batch.values) - functions @ by_field) * weights
+        jump = jumps(batch.points[..., 0], residual.numpy(), observed.numpy())
+        return replace(solution, jump=torch.as_tensor(jump))
+
+
+def windows_of(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> Windows:
+    """The search on a basis of windows."""
+    grid, solved = grid_of(basis.problem, basis.features.settings), basis.solved
+    bubbles, states = grid.split(solved.readouts)
+    own = solved.readouts.flatten(0, 1)
+    _, strengths, directions = torch.linalg.svd(
+        own / own.norm(dim=1, keepdim=True).clamp_min(1e-300), full_matrices=False
+    )
+    lost = strengths.square().flip(0).cumsum(0).flip(0).sqrt() / strengths.norm()
+    smooth = directions[lost > basis.record.requested].T
+    sizes = states.square().mean((0, 1)).sqrt()
+    return Windows(basis, settings, errors, grid, State(bubbles, states, solved.parameters), sizes, smooth)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A batch, ready for the search.
+
+    Args:
+        data, target: (B, W, R, C) and (B, W, R) rows of the observations, see `Posed`, in units of their weights.
+        squares: (B, F, W) sums of the squared weights.
+        initial: (B, I) given initial values, NaN for the others.
+        known: (B, P) given parameters, NaN for the others.
+        noise: (B,) standard deviation in units of the weights; NaN where it is to be estimated.
+        size: (B,) root mean square of the weighted observations.
+        counts: (B, F) observations.
+        unknowns: (B,) number of parameters and initial values to estimate.
+        nearest: (B, T) solved tasks by nearness to the data.
+        free_misfit, free_freedom: (B,) see `Solution`.
+    """
+
+    data: Tensor
+    target: Tensor
+    squares: Tensor
+    initial: Tensor
+    known: Tensor
+    noise: Tensor
+    size: Tensor
+    counts: Tensor
+    unknowns: Tensor
+    nearest: Tensor
+    free_misfit: Tensor
+    free_freedom: Tensor
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """Where a search ended.
+
+    Args:
+        bubbles, states, parameters: see `State`.
+        level: (B,) relative defects that were allowed.
+        noise: (B,) standard deviation in units of the weights.
+        misfit: (B,) squared misfit in units of the weights.
+        objective: (B,) in units of the noise.
+        iterations: (B,).
+        converged: (B,).
+    """
+
+    bubbles: Tensor
+    states: Tensor
+    parameters: Tensor
+    level: Tensor
+    noise: Tensor
+    misfit: Tensor
+    objective: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+    @property
+    def state(self) -> State:
+        """Fields and parameters."""
+        return State(self.bubbles, self.states, self.parameters)
+
+
+def _asked(windows: Windows, batch: Batch, noise: Noise, functions: Tensor) -> _Asked:
+    """See `_Asked`."""
+    grid = windows.grid
+    observed, values = torch.as_tensor(batch.observed), torch.as_tensor(batch.values)
+    std = noise.by_observation
+    weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)
+    data, target, squares = data_rows(grid, batch.points[..., 0], values * weights, weights)
+    counts, known, initial = observed.sum(1), torch.as_tensor(batch.known), torch.as_tensor(batch.initial)
+    _, _, rest = data_forms(functions @ windows.smooth, values, weights)
+    size = ((values * weights).square().sum((1, 2)) / counts.sum(1).clamp_min(1)).sqrt()
+    return _Asked(
+        data=data,
+        target=target,
+        squares=squares,
+        initial=initial,
+        known=known,
+        noise=torch.full_like(size, torch.nan) if noise.by_query is None else noise.by_query,
+        size=torch.where(size > 0, size, mean_weight(weights, observed)),
+        counts=counts,
+        unknowns=known.isnan().sum(1) + initial.isnan().sum(1),
+        nearest=_nearest(windows, data, target, known, initial),
+        free_misfit=rest.sum(1),
+        free_freedom=(counts - windows.smooth.shape[1]).clamp_min(0).sum(1),
+    )
+
+
+def _nearest(windows: Windows, data: Tensor, target: Tensor, known: Tensor, initial: Tensor) -> Tensor:
+    """(B, T) the solved tasks by their misfit, given values that they miss counted as shares of the range."""
+    grid, solved = windows.grid, windows.solved
+    unknowns = grid.unknowns(solved.bubbles, solved.states)
+    # |data z - target|², the common part left out
+    normal, right = data.mT @ data, (data.mT @ target[..., None]).squeeze(-1)
+    cross = torch.einsum("bwc,twc->bt", right, unknowns)
+    square = torch.einsum("bwcd,twc,twd->bt", normal, unknowns, unknowns)
+    total = target.square().sum((1, 2))
+    misfit = total[:, None] - 2 * cross + square
+    first = unknowns[:, 0] @ grid.initial.T
+    own = torch.cat([solved.parameters, first], dim=1)
+    ranges = torch.as_tensor(windows.basis.problem.unknown_ranges)
+    given = torch.cat([known, initial], dim=1)
+    missed = (given[:, None] - own) / (ranges[:, 1] - ranges[:, 0])
+    return (misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)).argsort(dim=1)
+
+
+def _start(windows: Windows, asked: _Asked, number: int) -> _Ended:
+    """The solved task of this number in the order of nearness, not searched yet."""
+    state, size = windows.solved[asked.nearest[:, number]], asked.size
+    given = asked.noise.isfinite()
+    return _Ended(
+        bubbles=state.bubbles,
+        states=state.states,
+        parameters=torch.where(asked.known.isnan(), state.parameters, asked.known),
+        level=torch.full_like(size, torch.inf),
+        noise=torch.where(given, asked.noise, _FIRST_NOISE * size),
+        misfit=torch.full_like(size, torch.inf),
+        objective=torch.full_like(size, torch.inf),
+        iterations=torch.zeros(len(size), dtype=torch.long),
+        converged=torch.zeros(len(size), dtype=torch.bool),
+    )
+
+
+def _last_level(asked: _Asked, noise: Tensor) -> Tensor:
+    """(B,) relative defects that are nothing beside a noise."""
+    return (_SHARE * noise / asked.size).clamp(_LEAST_LEVEL, _LEVELS[-1])
+
+
+def _search(windows: Windows, asked: _Asked, start: _Ended, bounds: Tensor, levels: tuple[float, ...]) -> _Ended:
+    """Search within bounds, from level to level, an estimated noise following the misfit."""
+    ended = select(start, slice(None))
+    ended = replace(ended, **{name: getattr(ended, name).clone() for name in ended.__dataclass_fields__})
+    rows, level = torch.arange(len(asked.size)), torch.full_like(asked.size, levels[0])
+    following = iter(levels[1:])
+    while len(rows):
+        part = select(asked, rows)
+        own = level[rows]
+        found = _at_level(windows, part, select(ended, rows), own, bounds)
+        put(ended, rows, found)
+        last = _last_level(part, found.noise)
+        common = next(following, 0.0)
+        level[rows] = (own * _FALL).clamp_min(common).maximum(last)
+        rows = rows[own > 2 * last]
+    return ended
+
+
+def _posed(windows: Windows, asked: _Asked, noise: Tensor, bounds: Tensor) -> Posed:
+    """What is asked in units of a noise (B,), within bounds (2, I + P)."""
+    priors = priors_of(windows.basis.problem)
+    return Posed(
+        data=asked.data / noise[:, None, None, None],
+        target=asked.target / noise[:, None, None],
+        initial=asked.initial,
+        free=asked.known.isnan(),
+        bounds=bounds,
+        sizes=windows.sizes,
+        prior=(lambda p: (priors.residual(p), priors.slope(p).where(priors.std.isfinite(), 0.0)))
+        if priors.informative
+        else None,
+    )
+
+
+def _bounds(basis: Basis) -> Tensor:
+    """(2, I + P) that free initial values and parameters are kept to."""
+    priors, intervals = priors_of(basis.problem), basis.problem.free_initial.values()
+    low, high = torch.as_tensor(np.array([own.widened for own in intervals]).reshape(-1, 2).T)
+    return torch.stack([torch.cat([low, priors.low]), torch.cat([high, priors.high])])
+
+
+def _trained(basis: Basis) -> Tensor:
+    """(2, I + P) the trained ranges, within the bounds."""
+    count, ranges = len(basis.problem.parameters), torch.as_tensor(basis.problem.unknown_ranges)
+    low, high = torch.cat([ranges[count:], ranges[:count]]).T
+    least, most = _bounds(basis)
+    return torch.stack([low.maximum(least), high.minimum(most)])
+
+
+def _at_ends(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Tensor:
+    """(B,) whether a parameter or initial value that is estimated lies at a bound."""
+    first = ended.states[:, 0, windows.grid.initial_places]
+    values = torch.cat([first, ended.parameters], dim=1)
+    free = torch.cat([asked.initial, asked.known], dim=1).isnan()
+    return (free & ((values <= bounds[0]) | (values >= bounds[1]))).any(1)
+
+
+def _at_level(windows: Windows, asked: _Asked, ended: _Ended, level: Tensor, bounds: Tensor) -> _Ended:
+    """The optimum at levels (B,) of the defects, and the noise by its misfit."""
+    settings, given = windows.settings, asked.noise.isfinite()
+    gain = settings.tolerance or _GAIN
+    # data that are trusted more than the equation would be followed by defects, whatever the parameters
+    held = torch.where(given, asked.noise, ended.noise.maximum(level * asked.size))
+    found = search(windows.grid, _posed(windows, asked, held, bounds), ended.state, level, settings.iterations, gain)
+    misfit = found.misfit * held.square()
+    freedom = (asked.counts.sum(1) - asked.unknowns).clamp_min(1)
+    least = torch.finfo(misfit.dtype).eps * asked.size
+    noise = torch.where(given, asked.noise, (misfit / freedom).sqrt().maximum(least))
+    return _Ended(
+        bubbles=found.state.bubbles,
+        states=found.state.states,
+        parameters=found.state.parameters,
+        level=level,
+        noise=noise,
+        misfit=misfit,
+        objective=found.objective * (held / noise).square(),
+        iterations=ended.iterations + found.iterations,
+        converged=found.converged,
+    )
+
+
+_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
+
+
+def _doubtful(asked: _Asked, ended: _Ended) -> Tensor:
+    """(B,) whether another start may lead to a better place: no convergence, or a misfit larger than it need be."""
+    tested = asked.free_freedom >= 1
+    scatter = torch.where(tested, asked.free_misfit / asked.free_freedom.clamp_min(1), torch.inf)
+    least = torch.where(asked.noise.isfinite(), asked.noise.square(), scatter)
+    freedom = (asked.counts.sum(1) - asked.unknowns).clamp_min(1)
+    return ~ended.converged | ~(ended.misfit / freedom < _MORE * least) | ~(tested | asked.noise.isfinite())
+
+
+def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Solution:
+    """The outcome as that of a solver."""
+    grid, state = windows.grid, ended.state
+    posed = _posed(windows, asked, ended.noise, bounds)
+    condensed = condensed_at(grid, posed, state, scales(grid, state, windows.sizes), ended.level)
+    rows, _ = root_rows(posed, state, condensed)
+    free = torch.cat([torch.ones_like(rows[:, 0, : grid.states]), posed.free.double()], dim=1)
+    size = rows.norm(dim=1)
+    size = torch.where(size > 0, size, torch.ones_like(size))
+    least = torch.diag_embed(1 - free + torch.finfo(size.dtype).eps)
+    _, upper = torch.linalg.qr(torch.cat([rows / size[:, None], least], dim=1), mode="r")
+    inverse = torch.linalg.solve_triangular(upper, torch.eye(upper.shape[2], dtype=size.dtype), upper=True)
+    inverse = inverse * (free / size)[..., None]
+    deviations = inverse[:, grid.states :]
+    spread = grid.unknowns(*condensed.spread(torch.cat([inverse, torch.zeros_like(inverse[:, :1])], dim=1)))
+    shares = (posed.data @ spread).square().sum(3).unflatten(2, (len(grid.orders), -1)).sum((1, 3))
+    unknowns = grid.unknowns(state.bubbles, state.states)
+    counts, used = asked.counts, torch.minimum(shares, asked.counts)
+    freedom = counts.sum(1) - used.sum(1)
+    noise = ended.noise
+    estimated = (ended.misfit / freedom.clamp_min(1.0)).sqrt().maximum(torch.finfo(noise.dtype).eps * asked.size)
+    noise = torch.where(asked.noise.isfinite(), noise, estimated)
+    factor = noise / ended.noise
+    defects = (ended.objective - ended.misfit / ended.noise.square()).clamp_min(0.0)
+    return Solution(
+        parameters=state.parameters,
+        covariance=(deviations @ deviations.mT) * factor.square()[:, None, None],
+        readouts=grid.readouts(unknowns[..., None]).flatten(1),
+        covariances=grid.readouts(spread) * factor[:, None, None, None],
+        used=used,
+        noise_std=noise,
+        objective=ended.objective / factor.square(),
+        physics=defects / freedom.clamp_min(1.0),
+        misfit=ended.misfit,
+        freedom=freedom,
+        free_misfit=asked.free_misfit,
+        free_freedom=asked.free_freedom,
+        jump=torch.zeros_like(noise),
+        # an error of this size along the direction of one parameter would move it by as many error bars
+        basis_error=(asked.squares * grid.tail(unknowns).square()).sum((1, 2)).sqrt() / noise,
+        iterations=ended.iterations,
+        converged=ended.converged,
+    )
