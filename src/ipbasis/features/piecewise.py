@@ -10,6 +10,7 @@ from pydantic import NonNegativeInt, model_validator
 from torch import Tensor
 
 from ipbasis.features.interface import Features
+from ipbasis.features.quadrature import gauss
 from ipbasis.problem.declaration import Declared
 from ipbasis.problem.equations import MultiIndex
 
@@ -125,6 +126,24 @@ class Piecewise(Features):
             for index, own in local.items():
                 values[index][rows] = own[rows] @ by_cell[number]
         return values
+
+
+def differentiated(grid: PiecewiseSettings, readouts: Tensor, axis: int) -> Tensor:
+    """(m, H) readouts of the derivatives of m functions along a coordinate, exact as the features hold them.
+
+    Args:
+        grid: of the features.
+        readouts: (m, H).
+        axis: number of the coordinate.
+    """
+    shape = (*grid.cells, *(degree + 1 for degree in grid.degrees))
+    ends = torch.tensor(grid.breakpoints[axis], dtype=torch.float64)
+    nodes, weights = map(torch.as_tensor, gauss(grid.degrees[axis] + 1))
+    value, slope = legendre(nodes, grid.degrees[axis], 1)
+    along = (value.T * weights) @ slope
+    tensor = readouts.unflatten(1, shape).movedim((1 + axis, 1 + len(grid.cells) + axis), (-2, -1))
+    moved = (tensor @ along.T) * (2 / (ends[1:] - ends[:-1]))[:, None]
+    return moved.movedim((-2, -1), (1 + axis, 1 + len(grid.cells) + axis)).flatten(1)
 
 
 def legendre(unit: Tensor, degree: int, orders: int) -> list[Tensor]:

@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
+import sympy
 import torch
 from torch import Tensor
 
 from ipbasis.features.interface import Features
 from ipbasis.offline.collocation import Box, Part
+from ipbasis.offline.fading import Arguments, faded
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import Equations, Jet
+from ipbasis.problem.functions import compile_torch
 
 # Conditions against equations in the roots. Of 17 equations solved in tanh features, errors change by less than 3 times
 # between 10 and 100; at 1 they are 3 to 5 times as large.
@@ -28,6 +31,10 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependen
         features: on [-1, 1] along each coordinate.
         rules: points along each coordinate, at which equations and conditions are taken.
         dependent: whether features may be dependent to rounding.
+
+    Returns:
+        the box; what it takes as parameters are those of the task, its free initial values, and the rate at which
+        conditions that do not fit the initial state are faded, see `faded`.
     """
 
     def part(jets: tuple[Jet, ...], function: Callable, count: int, fixed: Mapping[int, float], weight: float) -> Part:
@@ -35,15 +42,21 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependen
         values = features(points, tuple({jet.index for jet in jets}))
         return Part(points, shares.sqrt() * weight, values, jets, function, count)
 
-    def of(system: Equations, fixed: Mapping[int, float], weight: float) -> Part:
-        return part(system.jets, _with_partials(system), len(system.residuals), fixed, weight)
+    arguments = Arguments(problem)
+
+    def of(system: Equations, residuals: Sequence[sympy.Expr], fixed: Mapping[int, float], weight: float) -> Part:
+        by_jet, _ = system.partials()
+        symbols = (arguments.coordinates, tuple(map(problem.notation.symbol, system.jets)), arguments.task)
+        function = compile_torch(symbols, (*residuals, *chain(*by_jet)))
+        return part(system.jets, function, len(residuals), fixed, weight)
 
     low, high = problem.domain.T
-    parts = [of(problem.system, {}, 1.0)]
+    parts = [of(problem.system, problem.system.residuals, {}, 1.0)]
     for fixed, system in problem.boundary_systems:
         unit = {axis: 2 * (value - low[axis]) / (high - low)[axis] - 1 for axis, value in fixed.items()}
-        parts.append(of(system, unit, _CONDITIONS))
-    for name in getattr(problem, "periodic", ()):
+        residuals = faded(arguments, system, fixed) if in_time(problem) else system.residuals
+        parts.append(of(system, residuals, unit, _CONDITIONS))
+    for name in problem.periodic:
         axis = list(problem.coordinates).index(name)
         jets = _matched(problem, axis)
         below, above = (part(jets, _themselves(len(jets)), len(jets), {axis: end}, _CONDITIONS) for end in (-1.0, 1.0))
@@ -52,15 +65,20 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependen
     given = (*problem.free_initial, *problem.fixed_initial)
     start = part(given, _themselves(len(given)), len(given), {0: -1.0}, _CONDITIONS) if given else None
     systems = [problem.system, *(system for _, system in problem.boundary_systems)]
-    time = problem.notation.coordinates[next(iter(problem.coordinates))]
+    partials = [expression for system in systems for by_jet in system.partials()[0] for expression in by_jet]
     return Box(
         features,
         tuple(parts),
         start,
         linear=all(system.is_linear for system in systems),
-        autonomous=all(time not in residual.free_symbols for system in systems for residual in system.residuals),
+        autonomous=all(arguments.coordinates[0] not in expression.free_symbols for expression in partials),
         dependent=dependent,
     )
+
+
+def in_time(problem: Problem) -> bool:
+    """Whether the first coordinate is time: there are initial conditions, and no others at one time."""
+    return problem.has_time and not any(0 in fixed for fixed, _ in problem.boundary_systems)
 
 
 def _product(rules: Sequence[Rule], fixed: Mapping[int, float]) -> tuple[Tensor, Tensor]:
@@ -69,12 +87,6 @@ def _product(rules: Sequence[Rule], fixed: Mapping[int, float]) -> tuple[Tensor,
     grids = [torch.cartesian_prod(*map(torch.as_tensor, part)) for part in zip(*chosen, strict=True)]
     points, weights = (grid.reshape(-1, len(rules)) for grid in grids)
     return points, weights.prod(1)
-
-
-def _with_partials(system: Equations) -> Callable[..., list]:
-    """Compiled residuals and their partials by the jets, see `Part`."""
-    by_jet, _ = system.partials()
-    return system.compiled([*system.residuals, *chain(*by_jet)])
 
 
 def _themselves(count: int) -> Callable[..., list]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil, inf, prod
 
 import torch
@@ -10,15 +11,17 @@ from torch import Tensor
 
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
 from ipbasis.features.quadrature import gauss
-from ipbasis.offline.box import box_of
+from ipbasis.offline.box import box_of, in_time
 from ipbasis.offline.collocation import Box, NoSolutionError, Place
 from ipbasis.offline.trajectory import Slab, Trajectory
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import compile_torch
 
 _ALONG = {2: 7, 3: 5}  # degree along time, by the number of coordinates
-_FIRST, _LOWEST, _HIGHER, _LOWER = 12, 8, 1.4, 1.3  # degrees along the others to begin with, and steps of them
-_FIRST_LEVEL, _DEPTH = 3, 10  # a slab is at least that many halvings of time long: a layer that hardly counts in a mean
+_FIRST, _LOWEST, _HIGHER = 12, 8, 1.4  # degrees along the others to begin with, the lowest, and steps of them
+_SMALL = 0.1  # a field smaller than this share of its expected size is held to that share
+_SPARE = 30  # the next slab begins with degrees that leave less of this one than the tolerance over this
+_FIRST_LEVEL, _DEPTH = 3, 18  # halvings of time: of the first slab, and of the shortest
 
 
 class TooLongError(Exception):
@@ -31,10 +34,12 @@ class Fineness:
 
     Args:
         tolerance: share of a solution that the highest polynomials may have.
+        fading: how long, as a share of the first coordinate, conditions that do not fit the initial state take to hold.
         unknowns: most readouts on a slab.
     """
 
     tolerance: float
+    fading: float = 2.0**-11
     unknowns: int = 3000
 
 
@@ -51,10 +56,10 @@ class Marcher:
     sizes: Tensor
     _boxes: dict[tuple[int, ...], Box] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def in_time(self) -> bool:
-        """Whether the first coordinate is time: there are initial conditions, and no others at one time."""
-        return bool(self.problem.initial) and not any(0 in fixed for fixed, _ in self.problem.boundary_systems)
+        """Whether the first coordinate is time."""
+        return in_time(self.problem)
 
     def box(self, degrees: tuple[int, ...]) -> Box:
         """A slab with polynomials of these degrees, anywhere in time."""
@@ -72,6 +77,12 @@ class Marcher:
         length = (high - low) * 0.5**level
         domain[0] = torch.tensor([low + number * length, low + (number + 1) * length])
         return Place(domain, self.sizes)
+
+    def task(self, parameters: Tensor, initial: Tensor, fineness: Fineness) -> Tensor:
+        """What a box takes as parameters, see `box_of`."""
+        low, high = self.problem.domain[0]
+        rate = torch.tensor([1 / (fineness.fading * (high - low))], dtype=torch.float64)
+        return torch.cat([parameters, initial, rate])
 
     def solve(
         self,
@@ -94,10 +105,19 @@ class Marcher:
             NoSolutionError: if Newton's method does not converge, not even on the shortest slabs.
             TooLongError: at the deadline.
         """
-        march = _March(self, parameters, initial, fineness, like)
+        least = 1.0
+        while True:
+            slabs = self._slabs(_March(self, parameters, initial, fineness, like, least), deadline)
+            largest = max(slab.readouts.flatten(1).norm(dim=1).max().item() for slab in slabs)
+            if largest >= _SMALL * least or largest == 0:
+                return Trajectory(tuple(slabs))
+            least = largest
+
+    def _slabs(self, march: "_March", deadline: float) -> list[Slab]:
+        fineness, like = march.fineness, march.like
         level = 0 if not self.in_time else _FIRST_LEVEL if like is None else like.slabs[0].level
         number, degrees, slabs = 0, march.first_degrees(), []
-        size = torch.zeros_like(self.sizes)
+        size = torch.full_like(self.sizes, _SMALL * march.least)
         before: tuple[tuple, list[float]] | None = None
         while number < 2**level:
             if time.monotonic() > deadline:
@@ -110,7 +130,7 @@ class Marcher:
                 level, number = level + 1, 2 * number
                 continue
             own = torch.maximum(size, readouts.flatten(1).norm(dim=1))
-            tails = _tails(readouts, own.clamp_min(1e-3 * own.max()), self.in_time)
+            tails = _tails(readouts, own, self.in_time)
             if self.in_time and tails[0] > fineness.tolerance and level < _DEPTH:
                 level, number = level + 1, 2 * number
                 continue
@@ -125,20 +145,25 @@ class Marcher:
             size, number = own, number + 1
             if tails[0] < fineness.tolerance / 100 and number % 2 == 0 and level > 0:
                 level, number = level - 1, number // 2
-            if self.in_time and max(tails[1:]) < fineness.tolerance / 1000:
-                degrees = (degrees[0], *(max(_LOWEST, int(degree / _LOWER)) for degree in degrees[1:]))
-        return Trajectory(tuple(slabs))
+            if self.in_time:
+                degrees = (degrees[0], *_needed(readouts, own, fineness.tolerance / _SPARE))
+        return slabs
 
 
 @dataclass(frozen=True)
 class _March:
-    """One task, see `Marcher.solve`."""
+    """One task, see `Marcher.solve`.
+
+    Args:
+        least: expected size of the fields in units of their sizes.
+    """
 
     marcher: Marcher
     parameters: Tensor
     initial: Tensor
     fineness: Fineness
     like: Trajectory | None
+    least: float
 
     def slab(self, level: int, number: int, degrees: tuple[int, ...], before: Slab | None) -> Tensor:
         """(F, degree + 1 along each coordinate) readouts on a slab, which begins as the one before ends."""
@@ -151,17 +176,16 @@ class _March:
             kept = self.like.slabs[0].readouts
             kept = kept[(slice(None), *(slice(degree + 1) for degree in degrees))]
             guess[tuple(slice(count) for count in kept.shape)] = kept
-        solved = box.solve(self.parameters, place, targets, guess.flatten(1))
+        solved = box.solve(
+            self.marcher.task(self.parameters, self.initial, self.fineness), place, targets, guess.flatten(1)
+        )
         return solved.readouts.unflatten(1, guess.shape[1:])
 
     def targets(self, box: Box, place: Place, before: Slab | None) -> Sequence[Tensor]:
         """Values of the jets at the points of the start of a box."""
-        start, problem = box.start, self.marcher.problem
+        start = box.start
         if before is None:
-            arguments = (tuple(problem.notation.coordinates.values()), problem.system.parameters)
-            formulas = compile_torch(arguments, tuple(problem.fixed_initial.values()))
-            found = [*self.initial, *formulas(place.coordinates(start.points), self.parameters)]
-            return [torch.as_tensor(value, dtype=torch.float64).expand(len(start.points)) for value in found]
+            return initial_values(self.marcher.problem, place, start.points, self.parameters, self.initial)
         earlier = self.marcher.box(before.degrees)
         # the end of the one before, at the points of the start
         ends = start.points.clone()
@@ -191,8 +215,8 @@ class _March:
             box, place = self.marcher.box(degrees), self.marcher.place(_FIRST_LEVEL, 0)
             guess = torch.zeros(len(self.marcher.sizes), *(degree + 1 for degree in degrees), dtype=torch.float64)
             self.constant(box, self.targets(box, place, None), guess)
-            own = guess.flatten(1).norm(dim=1)
-            higher = self.higher(degrees, _tails(guess, own.clamp_min(1e-3 * own.max()), True))
+            own = guess.flatten(1).norm(dim=1).clamp_min(_SMALL * self.least)
+            higher = self.higher(degrees, _tails(guess, own, True))
             if higher is None:
                 return degrees
             degrees = higher
@@ -208,10 +232,32 @@ class _March:
         return None if new == [*degrees] or unknowns > self.fineness.unknowns else tuple(new)
 
 
+def initial_values(problem: Problem, place: Place, points: Tensor, parameters: Tensor, initial: Tensor) -> list[Tensor]:
+    """Values (n,) of the free and the other initial conditions of a task at points (n, d) of the start of a box."""
+    arguments = (tuple(problem.notation.coordinates.values()), problem.system.parameters)
+    formulas = compile_torch(arguments, tuple(problem.fixed_initial.values()))
+    found = [*initial, *formulas(place.coordinates(points), parameters)]
+    return [torch.as_tensor(value, dtype=torch.float64).expand(len(points)) for value in found]
+
+
+def _scaled(readouts: Tensor, sizes: Tensor) -> Tensor:
+    """(degree + 1 along each coordinate, F) readouts in units of the sizes of the fields."""
+    return torch.where(sizes > 0, 1 / sizes, torch.zeros_like(sizes)) * readouts.movedim(0, -1)
+
+
+def _needed(readouts: Tensor, sizes: Tensor, tolerance: float) -> list[int]:
+    """Degrees along the coordinates other than time above which less than the tolerance is left."""
+    squares, needed = _scaled(readouts, sizes).square(), []
+    for axis in range(1, squares.ndim - 1):
+        along = squares.movedim(axis, 0).flatten(1).sum(1)
+        left = along.flip(0).cumsum(0).flip(0)[1:].sqrt()
+        needed.append(max(min(_LOWEST, len(left)), int((left > tolerance).sum())))
+    return needed
+
+
 def _tails(readouts: Tensor, sizes: Tensor, in_time: bool) -> list[float]:
     """Share of the highest polynomials along each coordinate: two, for solutions may be even or odd, but in time."""
-    scaled = torch.where(sizes > 0, 1 / sizes, torch.zeros_like(sizes)) * readouts.movedim(0, -1)
-    tails = []
+    scaled, tails = _scaled(readouts, sizes), []
     for axis, count in enumerate(scaled.shape[:-1]):
         last = 1 if in_time and axis == 0 else 2
         tails.append(scaled.narrow(axis, count - last, last).norm().item())

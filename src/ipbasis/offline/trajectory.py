@@ -1,6 +1,6 @@
-"""Solutions kept slab by slab along the first coordinate, and the grid of cells on which many of them are polynomials."""
+"""Solutions kept slab by slab along the first coordinate, and the grid on whose cells many of them are polynomials."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -73,19 +73,18 @@ class Trajectory:
         return torch.nn.functional.pad(found, padding)
 
 
-def common_grid(domain: Sequence[tuple[float, float]], trajectories: Iterable[Trajectory]) -> PiecewiseSettings:
-    """The coarsest grid on which all of them are combinations of the features."""
+def common_grid(trajectories: Iterable[Trajectory]) -> PiecewiseSettings:
+    """The coarsest grid on [-1, 1] along each coordinate on which all of them are combinations of the features."""
     slabs = [slab for trajectory in trajectories for slab in trajectory.slabs]
     shares = sorted({end for slab in slabs for end in slab.ends})
-    low, high = domain[0]
-    first = tuple(low + (high - low) * share for share in shares)
     degrees = tuple(max(degrees) for degrees in zip(*(slab.degrees for slab in slabs), strict=True))
-    return PiecewiseSettings(breakpoints=(first, *map(tuple, domain[1:])), degrees=degrees)
+    first = tuple(2 * share - 1 for share in shares)
+    return PiecewiseSettings(breakpoints=(first, *((-1.0, 1.0),) * (len(degrees) - 1)), degrees=degrees)
 
 
 def _shares(grid: PiecewiseSettings) -> Tensor:
-    ends = torch.tensor(grid.breakpoints[0], dtype=torch.float64)
-    return (ends - ends[0]) / (ends[-1] - ends[0])
+    """Ends of the cells along the first coordinate as shares of it."""
+    return (torch.tensor(grid.breakpoints[0], dtype=torch.float64) + 1) / 2
 
 
 def _restricted(degree: int, most: int, part: tuple[float, float]) -> Tensor:
