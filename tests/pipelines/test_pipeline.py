@@ -177,7 +177,7 @@ def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert "error: Benchmark: problem: Problem: parameters.a1: range [2, 1]: low must be below high" in done.stderr
+    assert "error: Benchmark: problem.parameters.a1: range [2, 1]: low must be below high" in done.stderr
 
 
 @pytest.mark.parametrize("name", TABLES)
