@@ -1,16 +1,17 @@
 """Piecewise polynomials: products of orthonormal Legendre polynomials on the cells of a grid."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import NonNegativeInt, model_validator
 from torch import Tensor
 
 from ipbasis.features.interface import Features
-from ipbasis.features.quadrature import gauss
+from ipbasis.features.quadrature import Quadrature, gauss
 from ipbasis.problem.declaration import Declared
 from ipbasis.problem.equations import MultiIndex
 
@@ -126,6 +127,32 @@ class Piecewise(Features):
             for index, own in local.items():
                 values[index][rows] = own[rows] @ by_cell[number]
         return values
+
+
+def cell_rules(grid: PiecewiseSettings, counts: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Points and weights of sum 1 along each coordinate: Gauss's rule on every cell.
+
+    Along the first coordinate, time, a cell counts by its length twice over: what a residual does to a solution is its
+    size times how long it lasts, and where cells are short, as where a jump is smoothed, it may be large.
+
+    Args:
+        grid: the cells.
+        counts: points of a cell along each coordinate.
+    """
+    rules = []
+    for axis, (ends, count) in enumerate(zip(map(np.array, grid.breakpoints), counts, strict=True)):
+        nodes, shares = gauss(count)
+        lengths = np.diff(ends)
+        points = ends[:-1, None] + lengths[:, None] * (nodes + 1) / 2
+        weights = np.outer(lengths ** (2 if axis == 0 else 1), shares).ravel()
+        rules.append((points.ravel(), weights / weights.sum()))
+    return rules
+
+
+def cell_quadrature(grid: PiecewiseSettings, counts: Sequence[int]) -> Quadrature:
+    """The product of `cell_rules`."""
+    points, weights = (torch.cartesian_prod(*map(torch.as_tensor, part)) for part in zip(*cell_rules(grid, counts), strict=True))
+    return Quadrature(points.reshape(-1, len(grid.degrees)), weights.reshape(-1, len(grid.degrees)).prod(1))
 
 
 def differentiated(grid: PiecewiseSettings, readouts: Tensor, axis: int) -> Tensor:

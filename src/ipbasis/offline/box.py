@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ipbasis.features.interface import Features
 from ipbasis.offline.collocation import Box, Part
-from ipbasis.offline.fading import Arguments, faded
+from ipbasis.offline.fading import Arguments, faded_conditions
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import Equations, Jet
 from ipbasis.problem.functions import compile_torch
@@ -23,18 +23,19 @@ _CONDITIONS = 10.0
 Rule = tuple[np.ndarray, np.ndarray]
 
 
-def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependent: bool = False) -> Box:
+def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool, dependent: bool = False) -> Box:
     """Equations and conditions of a problem on a box.
 
     Args:
         problem: the problem.
         features: on [-1, 1] along each coordinate.
         rules: points along each coordinate, at which equations and conditions are taken.
+        faded: whether conditions that do not fit the initial state are faded, see `faded_conditions`.
         dependent: whether features may be dependent to rounding.
 
     Returns:
         the box; what it takes as parameters are those of the task, its free initial values, and the rate at which
-        conditions that do not fit the initial state are faded, see `faded`.
+        conditions are faded.
     """
 
     def part(jets: tuple[Jet, ...], function: Callable, count: int, fixed: Mapping[int, float], weight: float) -> Part:
@@ -54,7 +55,7 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], dependen
     parts = [of(problem.system, problem.system.residuals, {}, 1.0)]
     for fixed, system in problem.boundary_systems:
         unit = {axis: 2 * (value - low[axis]) / (high - low)[axis] - 1 for axis, value in fixed.items()}
-        residuals = faded(arguments, system, fixed) if in_time(problem) else system.residuals
+        residuals = faded_conditions(arguments, system, fixed) if faded else system.residuals
         parts.append(of(system, residuals, unit, _CONDITIONS))
     for name in problem.periodic:
         axis = list(problem.coordinates).index(name)

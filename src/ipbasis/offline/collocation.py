@@ -13,8 +13,10 @@ from torch import Tensor
 from ipbasis.features.interface import Features
 from ipbasis.problem.equations import Jet, MultiIndex
 
-_SETTLED = 1e-6  # a Newton step of this share of the solution is the last: the next would be of its square
-_STEPS, _HALVINGS = 25, 8
+_SETTLED = 1e-8  # share of the solution that is left to gain
+_GAINED = 1e-3  # the last step takes no more than this share of the residual: equation and conditions contradict
+_FAST = 0.1  # a matrix serves as long as each step is as much smaller than the one before
+_STEPS, _HALVINGS = 40, 8
 _KEPT = 4  # factors of a box: of as many lengths of its first coordinate
 _RANK = 1e-13  # share of the largest direction; of 17 equations, 1e-10 costs 2 to 470 times in the error
 
@@ -141,26 +143,32 @@ class Box:
             NoSolutionError: if Newton's method does not converge.
         """
         task = _Task(self, parameters, place, targets)
-        readouts, sizes = guess, None
+        readouts, sizes, factor = guess, None, None
         evaluated, rest = task.evaluate(readouts, sizes)
         for step in range(1, _STEPS + 1):
-            factor = self._factor(task, evaluated, sizes)
+            if factor is None:
+                factor = self._factor(task, evaluated, sizes)
             if sizes is None:
                 sizes, rest = factor.sizes, task.weighted(readouts, evaluated, factor.sizes)
-            change = factor.solve(rest).unflatten(0, guess.shape)
-            share, before = 1.0, rest.norm()
+            change, gain = factor.solve(rest)
+            share, before, size = 1.0, rest.norm(), change.norm()
             for _ in range(_HALVINGS):
-                evaluated, rest = task.evaluate(readouts - share * change, sizes)
-                small = share * change.norm() <= 1e-3 * readouts.norm()
-                # near the solution the residual no longer falls: what equation and conditions contradict remains
-                if self.linear or (rest.isfinite().all() and (small or rest.norm() <= (1 - 0.1 * share) * before)):
+                trial = readouts - share * change.unflatten(0, guess.shape)
+                evaluated, rest = task.evaluate(trial, sizes)
+                if self.linear:
+                    return Solved(trial, rest.norm().item(), step)
+                left = factor.solve(rest)[0].norm() if rest.isfinite().all() else torch.inf
+                # the residual may rise where the next step, by the same matrix, is smaller
+                if left <= (1 - share / 4) * size or rest.norm() <= (1 - share / 4) * before:
                     break
                 share /= 2
             else:
-                raise NoSolutionError("no step makes the residual smaller")
-            readouts = readouts - share * change
-            if self.linear or (share == 1 and change.norm() <= _SETTLED * readouts.norm()):
+                raise NoSolutionError("no step makes residual or next step smaller")
+            readouts = trial
+            if share == 1 and (left <= _SETTLED * readouts.norm() or gain <= _GAINED * before):
                 return Solved(readouts, rest.norm().item(), step)
+            if share < 1 or left > _FAST * size:
+                factor = None
         raise NoSolutionError(f"no convergence in {_STEPS} steps")
 
     def _factor(self, task: "_Task", evaluated: list[tuple[Tensor, Tensor]], sizes: list[Tensor] | None) -> "_Factor":
@@ -244,12 +252,14 @@ class _Factor:
         rows = rows / columns
         return cls(sizes, columns, *((rows, None) if dependent else torch.geqrf(rows)))
 
-    def solve(self, right: Tensor) -> Tensor:
-        """(N,) least squares for a right-hand side (m,)."""
+    def solve(self, right: Tensor) -> tuple[Tensor, float]:
+        """(N,) least squares for a right-hand side (m,), and the norm of what it explains of it."""
         if self.scales is None:
             found = torch.linalg.lstsq(self.reflectors, right[:, None], rcond=_RANK, driver="gelsd").solution
+            explained = self.reflectors @ found
         else:
+            count = len(self.columns)
             rotated = torch.ormqr(self.reflectors, self.scales, right[:, None], left=True, transpose=True)
-            upper = self.reflectors[: len(self.columns)]
-            found = torch.linalg.solve_triangular(upper, rotated[: len(self.columns)], upper=True)
-        return found[:, 0] / self.columns
+            explained = rotated[:count]
+            found = torch.linalg.solve_triangular(self.reflectors[:count], explained, upper=True)
+        return found[:, 0] / self.columns, explained.norm().item()

@@ -53,7 +53,7 @@ class Arguments:
         return {**self.initial, **self.problem.fixed_initial}
 
 
-def faded(arguments: Arguments, system: Equations, fixed: Mapping[int, float]) -> tuple[sympy.Expr, ...]:
+def faded_conditions(arguments: Arguments, system: Equations, fixed: Mapping[int, float]) -> tuple[sympy.Expr, ...]:
     """The conditions of a side of the domain, those that do not fit the initial state faded.
 
     Args:
@@ -79,3 +79,9 @@ def _misfit(arguments: Arguments, system: Equations, residual: sympy.Expr, corne
         values[system.notation.symbol(jet)] = sympy.diff(state, *symbols) if symbols else state
     value = residual.xreplace(values).subs(corner)
     return sympy.Integer(0) if value.is_number and abs(value) < _ROUNDING else value
+
+
+def is_faded(problem: Problem) -> bool:
+    """Whether any condition of a problem in time may not fit the initial state."""
+    arguments = Arguments(problem)
+    return any(faded_conditions(arguments, system, fixed) != system.residuals for fixed, system in problem.boundary_systems)

@@ -19,6 +19,7 @@ from ipbasis.problem.equations import compile_torch
 
 _ALONG = {2: 7, 3: 5}  # degree along time, by the number of coordinates
 _FIRST, _LOWEST, _HIGHER = 12, 8, 1.4  # degrees along the others to begin with, the lowest, and steps of them
+_AT_ONCE = 400  # polynomials at most where equations may have no solution: higher ones would grow without bounds
 _SMALL = 0.1  # a field smaller than this share of its expected size is held to that share
 _SPARE = 30  # the next slab begins with degrees that leave less of this one than the tolerance over this
 _FIRST_LEVEL, _DEPTH = 3, 18  # halvings of time: of the first slab, and of the shortest
@@ -50,16 +51,19 @@ class Marcher:
     Args:
         problem: the problem.
         sizes: (F,) of the fields.
+        at_once: whether time is a coordinate like the others. Equations that have no solution for any conditions, such
+            as some inverse problems in time, then get the polynomials that meet equation and conditions best.
     """
 
     problem: Problem
     sizes: Tensor
+    at_once: bool = False
     _boxes: dict[tuple[int, ...], Box] = field(default_factory=dict)
 
     @cached_property
     def in_time(self) -> bool:
-        """Whether the first coordinate is time."""
-        return in_time(self.problem)
+        """Whether the first coordinate is time, and is gone along."""
+        return not self.at_once and in_time(self.problem)
 
     def box(self, degrees: tuple[int, ...]) -> Box:
         """A slab with polynomials of these degrees, anywhere in time."""
@@ -67,7 +71,7 @@ class Marcher:
             settings = PiecewiseSettings(breakpoints=((-1, 1),) * len(degrees), degrees=degrees)
             # as many points as determine the polynomials and an eighth more: conditions take some of the freedom
             rules = [gauss(degree + 2 + degree // 8) for degree in degrees]
-            self._boxes[degrees] = box_of(self.problem, Piecewise(settings), rules)
+            self._boxes[degrees] = box_of(self.problem, Piecewise(settings), rules, self.in_time)
         return self._boxes[degrees]
 
     def place(self, level: int, number: int) -> Place:
@@ -107,47 +111,66 @@ class Marcher:
         """
         least = 1.0
         while True:
-            slabs = self._slabs(_March(self, parameters, initial, fineness, like, least), deadline)
+            march = _March(self, parameters, initial, fineness, like, least)
+            slabs = (self._in_time if self.in_time else self._at_once)(march, deadline)
             largest = max(slab.readouts.flatten(1).norm(dim=1).max().item() for slab in slabs)
             if largest >= _SMALL * least or largest == 0:
                 return Trajectory(tuple(slabs))
             least = largest
 
-    def _slabs(self, march: "_March", deadline: float) -> list[Slab]:
-        fineness, like = march.fineness, march.like
-        level = 0 if not self.in_time else _FIRST_LEVEL if like is None else like.slabs[0].level
-        number, degrees, slabs = 0, march.first_degrees(), []
+    def _in_time(self, march: "_March", deadline: float) -> list[Slab]:
+        """Slab after slab, the next begun like the last."""
+        fineness, number, degrees, slabs = march.fineness, 0, march.first_degrees(), []
+        level = _FIRST_LEVEL if march.like is None else march.like.slabs[0].level
         size = torch.full_like(self.sizes, _SMALL * march.least)
-        before: tuple[tuple, list[float]] | None = None
+        tried, tail = (), inf
         while number < 2**level:
             if time.monotonic() > deadline:
                 raise TooLongError(f"at {number * 0.5**level:.0%} of the first coordinate")
             try:
                 readouts = march.slab(level, number, degrees, slabs[-1] if slabs else None)
             except NoSolutionError:
-                if not self.in_time or level == _DEPTH:
+                if level == _DEPTH:
                     raise
                 level, number = level + 1, 2 * number
                 continue
             own = torch.maximum(size, readouts.flatten(1).norm(dim=1))
-            tails = _tails(readouts, own, self.in_time)
-            if self.in_time and tails[0] > fineness.tolerance and level < _DEPTH:
+            tails = _tails(readouts, own, True)
+            if tails[0] > fineness.tolerance and level < _DEPTH:
                 level, number = level + 1, 2 * number
                 continue
             higher = march.higher(degrees, tails)
-            # on the shortest slabs something does not fit, as a corner may: higher polynomials where they help alone
-            helped = level < _DEPTH or before is None or before[0] != (level, number) or max(tails) < max(before[1]) / 2
-            before = ((level, number), tails)
-            if higher is not None and helped:
-                degrees = higher
+            # on the shortest slabs something has jumps: higher polynomials where they help alone
+            if higher is not None and (level < _DEPTH or tried != (level, number) or max(tails) < tail / 2):
+                tried, tail, degrees = (level, number), max(tails), higher
                 continue
             slabs.append(Slab(level, number, readouts, max(tails)))
             size, number = own, number + 1
             if tails[0] < fineness.tolerance / 100 and number % 2 == 0 and level > 0:
                 level, number = level - 1, number // 2
-            if self.in_time:
-                degrees = (degrees[0], *_needed(readouts, own, fineness.tolerance / _SPARE))
+            degrees = (degrees[0], *_needed(readouts, own, fineness.tolerance / _SPARE))
         return slabs
+
+    def _at_once(self, march: "_March", deadline: float) -> list[Slab]:
+        """One slab that is the whole domain."""
+        degrees, best = march.first_degrees(), None
+        while True:
+            if time.monotonic() > deadline:
+                raise TooLongError("with too low polynomials still")
+            try:
+                readouts = march.slab(0, 0, degrees, None)
+            except NoSolutionError:
+                if best is None:
+                    raise
+                return [best]
+            size = readouts.flatten(1).norm(dim=1).clamp_min(_SMALL * march.least)
+            tails = _tails(readouts, size, False)
+            if self.at_once and best is not None and max(tails) > best.tail / 2:
+                return [best]
+            best, higher = Slab(0, 0, readouts, max(tails)), march.higher(degrees, tails)
+            if higher is None:
+                return [best]
+            degrees = higher
 
 
 @dataclass(frozen=True)
@@ -229,7 +252,8 @@ class _March:
             for axis, (degree, tail) in enumerate(zip(degrees, tails, strict=True))
         ]
         unknowns = len(self.marcher.sizes) * prod(degree + 1 for degree in new)
-        return None if new == [*degrees] or unknowns > self.fineness.unknowns else tuple(new)
+        most = _AT_ONCE * len(self.marcher.sizes) if self.marcher.at_once else self.fineness.unknowns
+        return None if new == [*degrees] or unknowns > most else tuple(new)
 
 
 def initial_values(problem: Problem, place: Place, points: Tensor, parameters: Tensor, initial: Tensor) -> list[Tensor]:

@@ -23,6 +23,11 @@ class Modes:
     transform: Tensor
     lost: Tensor
 
+    @property
+    def count(self) -> int:
+        """Number K of functions."""
+        return self.transform.shape[1]
+
     def first(self, count: int) -> "Modes":
         """The first of them alone."""
         return Modes(self.grid, self.transform[:, :count], self.lost[: count + 1])

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ipbasis.features.interface import Features
-from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
-from ipbasis.features.quadrature import gauss
-from ipbasis.offline.box import Rule, box_of
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_rules
+from ipbasis.offline.box import box_of
 from ipbasis.offline.collocation import Box, NoSolutionError, Place
 from ipbasis.offline.modes import Modes
 from ipbasis.problem.declaration import Problem
@@ -70,6 +68,12 @@ class Reduced:
     box: Box
     place: Place
 
+    @classmethod
+    def of(cls, problem: Problem, modes: Modes, faded: bool) -> "Reduced":
+        """A problem in the span of modes, its fields of size one; for `faded` see `box_of`."""
+        box = box_of(problem, Compressed(modes), cell_rules(modes.grid, points_of(modes.grid)), faded)
+        return cls(modes, box, Place(torch.as_tensor(problem.domain), torch.ones(len(problem.fields), dtype=torch.float64)))
+
     def solve(self, parameters: Tensor, targets: Targets, guess: Tensor) -> ReducedSolution:
         """The readouts (F, K) of the smallest residual, from a guess.
 
@@ -85,18 +89,9 @@ class Reduced:
         return ReducedSolution(readouts, ((residual * inside.root).norm() / size).item())
 
 
-def rules_of(grid: PiecewiseSettings) -> list[Rule]:
-    """Points of a grid of cells at which residuals of few functions are taken.
+def points_of(grid: PiecewiseSettings) -> tuple[int, ...]:
+    """Points of a cell along each coordinate that do for the residuals of few functions.
 
-    A cell counts by its length in time twice over, see `modes_of`.
+    Half as many as there are polynomials: the functions are far fewer than points.
     """
-    ends = np.array(grid.breakpoints[0])
-    lengths = np.diff(ends)
-    nodes, shares = gauss(grid.degrees[0] // 2 + 1 if len(lengths) > 1 else _fewer(grid.degrees[0]))
-    along = (ends[:-1, None] + lengths[:, None] * (nodes + 1) / 2).ravel()
-    weights = np.outer(lengths**2, shares).ravel()
-    return [(along, weights / weights.sum()), *(gauss(_fewer(degree)) for degree in grid.degrees[1:])]
-
-
-def _fewer(degree: int) -> int:
-    return degree // 2 + 8
+    return tuple(degree // 2 + (1 if cells > 1 else 8) for cells, degree in zip(grid.cells, grid.degrees, strict=True))

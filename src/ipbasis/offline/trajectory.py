@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class Trajectory:
     """
 
     slabs: tuple[Slab, ...]
+
+    def sizes(self) -> np.ndarray:
+        """(F,) root mean square of each field."""
+        squares = [slab.readouts.flatten(1).square().sum(1) * 0.5**slab.level for slab in self.slabs]
+        return torch.stack(squares).sum(0).sqrt().numpy()
 
     def on(self, grid: PiecewiseSettings) -> Tensor:
         """(F, H) its readouts on a grid of cells, see `common_grid`: of them it is a combination."""
