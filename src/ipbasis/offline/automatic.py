@@ -3,19 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from ipbasis.errors import InputError
-from ipbasis.features.interface import rounding_error
-from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_quadrature
-from ipbasis.offline.artefact import Basis, Record, versions
 from ipbasis.offline.collocation import NoSolutionError
 from ipbasis.offline.marching import TooLongError
 from ipbasis.offline.measured import Errors, Span, Tried
-from ipbasis.offline.pilot import Pilot, difference, pilot, solve_task
-from ipbasis.offline.reduced import points_of
+from ipbasis.offline.pilot import Pilot, solve_task
 from ipbasis.problem.declaration import Problem
 
 Told = Callable[[str], None]
