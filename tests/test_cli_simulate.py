@@ -77,3 +77,13 @@ def test_a_faulty_problem_or_name_is_told(problem, tmp_path):
     done = run(problem, "--output", tmp_path / "d.csv")
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "decay.yaml" in done.output
+
+
+def test_ctrl_c_ends_with_130_and_nothing_is_written(problem, tmp_path, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ipbasis.simulation.simulate.simulation", stopped)
+    before = sorted(tmp_path.rglob("*"))
+    assert run(problem, "--output", tmp_path / "d.csv").exit_code == 130
+    assert sorted(tmp_path.rglob("*")) == before

@@ -18,13 +18,16 @@ _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
 
 
 class _Commands(click.Group):
-    """Turns an `InputError` into one line and exit code 2."""
+    """Turns an `InputError` into one line and exit code 2, Ctrl-C into exit code 130."""
 
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
         except InputError as error:
             raise _BadInput(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise click.exceptions.Exit(130) from None
 
 
 class _BadInput(click.ClickException):
