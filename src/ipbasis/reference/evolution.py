@@ -28,7 +28,7 @@ def evolution(problem: Problem) -> Evolution:
     return _evolution(problem.model_dump_json())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _collocated(declaration: str, counts: tuple[int, ...]) -> Collocated:
     return on_axes(_evolution(declaration).form, counts)
 

@@ -127,7 +127,7 @@ def steady(problem: Problem) -> Steady:
     return _steady(problem.model_dump_json())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _collocated(declaration: str, counts: tuple[int, ...]) -> Collocated:
     return on_axes(_steady(declaration).form, counts)
 
