@@ -9,11 +9,10 @@ from torch import Tensor
 from ipbasis.features.interface import Features
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_rules
 from ipbasis.offline.box import box_of
-from ipbasis.offline.collocation import Box, NoSolutionError, Place
+from ipbasis.offline.collocation import Box, Place
 from ipbasis.offline.modes import Modes
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import MultiIndex
-
 
 # Values of the initial conditions of a task, jet by jet, at points (n, d) of the start of the domain
 Targets = Callable[[Tensor], Sequence[Tensor]]
