@@ -245,6 +245,8 @@ def test_problems():
     done = run("problems")
     assert done.exit_code == 0
     assert "u_tt + a1*u_t + a2*u + a3 = 0" in done.output
+    assert "fisher_kpp\n    Fisher-KPP: cells (u, per mm^2) invade a gap of 2 mm" in done.output
+    assert "ka in [0.6, 4] on a logarithmic scale" in done.output
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ipbasis.offline.settings import BasisSettings
     from ipbasis.offline.train import train
     from ipbasis.problem.declaration import Problem
+    from ipbasis.simulation.simulate import simulate
 
 # each name is imported where it is first used: PyTorch, SciPy and SymPy take seconds
 _HOMES = {
@@ -20,10 +21,11 @@ _HOMES = {
     "InputError": "ipbasis.errors",
     "Problem": "ipbasis.problem.declaration",
     "estimate": "ipbasis.estimates.estimate",
+    "simulate": "ipbasis.simulation.simulate",
     "train": "ipbasis.offline.train",
 }
 
-__all__ = ["Basis", "BasisSettings", "Estimates", "InputError", "Problem", "estimate", "train"]
+__all__ = ["Basis", "BasisSettings", "Estimates", "InputError", "Problem", "estimate", "simulate", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: check a problem, fit observations, show a basis, list the problems."""
+"""The command line: check a problem, train a basis, simulate and fit observations, show a basis, list the problems."""
 
 import sys
 import warnings
@@ -18,13 +18,16 @@ _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
 
 
 class _Commands(click.Group):
-    """Turns an `InputError` into one line and exit code 2."""
+    """Turns an `InputError` into one line and exit code 2, Ctrl-C into exit code 130."""
 
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
         except InputError as error:
             raise _BadInput(str(error)) from None
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise click.exceptions.Exit(130) from None
 
 
 class _BadInput(click.ClickException):
@@ -285,17 +288,81 @@ def train(problem: Path, output: Path, accuracy: float, minutes: float, features
 
 
 @main.command()
+@click.argument("problem", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Where the data go: a .csv or .parquet file."
+)
+@click.option("--truth", type=click.Path(path_type=Path), help="Where the parameters behind them go, likewise.")
+@click.option(
+    "--parameters",
+    type=click.Path(path_type=Path),
+    help="Table with a row for each query and columns named like parameters, or initial_<name>; the rest is drawn "
+    "from the ranges.",
+)
+@click.option("--queries", type=click.IntRange(1), default=12, show_default=True, help="Data sets, without a table.")
+@click.option("--points", type=click.IntRange(1), default=100, show_default=True, help="Of observation, of each query.")
+@click.option("--equispaced", is_flag=True, help="The same points for all queries, instead of random ones for each.")
+@click.option(
+    "--noise", default=0.03, show_default=True, help="Standard deviation over the root mean square of each field."
+)
+@click.option("--fields", help="Those that are observed, such as x,y  [default: all]")
+@click.option("--seed", default=0, show_default=True, help="Of all that is drawn.")
+def simulate(
+    problem: Path,
+    output: Path,
+    truth: Path | None,
+    parameters: Path | None,
+    queries: int,
+    points: int,
+    equispaced: bool,
+    noise: float,
+    fields: str | None,
+    seed: int,
+) -> None:
+    """Simulate data sets of the PROBLEM in a YAML file: to try a design before the experiment."""
+    from contextlib import ExitStack
+
+    from ipbasis.observations.readers import read_table, write_table
+    from ipbasis.problem.declaration import Problem
+    from ipbasis.simulation.simulate import simulation
+
+    declared = Problem.from_yaml(problem)
+    for path in filter(None, (output, truth)):
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise InputError(f"{path}: the name of a table must end in .csv or .parquet")
+    found = simulation(
+        declared,
+        None if parameters is None else read_table(parameters),
+        points,
+        noise,
+        queries=queries,
+        fields=None if fields is None else [name.strip() for name in fields.split(",")],
+        layout="equispaced" if equispaced else "random",
+        seed=seed,
+    )
+    tables = {output: found.observations} | ({} if truth is None else {truth: found.truth})
+    with ExitStack() as written:
+        for path, table in tables.items():
+            write_table(table, written.enter_context(replacing_file(path)))
+    shown = ", ".join(field for field in declared.fields if field in found.observations)
+    click.echo(f"{declared.name}: {len(found.truth)} queries, {found.points.shape[1]} points each of {shown}")
+    click.echo(f"written to {output}" + (f", truth to {truth}" if truth else ""))
+
+
+@main.command()
 def problems() -> None:
     """List the problems that come with ipbasis."""
-    from ipbasis.problem.declaration import Problem, problem_directory
+    from textwrap import fill
+
+    from ipbasis.problem.declaration import Problem, about, problem_directory
 
     for path in sorted(problem_directory().glob("*.yaml")):
         problem = Problem.from_yaml(path)
-        click.echo(f"{problem.name}")
+        click.echo(problem.name)
+        click.echo(fill(about(path), 116, initial_indent="    ", subsequent_indent="    "))
         for equation in problem.equations:
             click.echo(f"    {equation} = 0")
-        ranges = ", ".join(f"{name} in {interval}" for name, interval in problem.parameters.items())
-        click.echo(f"    {ranges}")
+        click.echo("    " + ", ".join(f"{name} in {interval}" for name, interval in problem.parameters.items()))
 
 
 if __name__ == "__main__":

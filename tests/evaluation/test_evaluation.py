@@ -58,6 +58,17 @@ def test_the_bound_is_infinite_where_parameters_cannot_be_told_apart():
     assert np.isinf(found[1]).all()
 
 
+def test_the_bound_of_fields_with_noise_of_their_own_and_one_that_is_not_observed():
+    slopes = np.random.default_rng(0).normal(size=(2, 30, 3, 2)) * [1, 1e9]
+    std = np.array([[0.3, 2.0, np.inf], [0.1, np.inf, 0.1]])
+    found = cramer_rao(slopes, std)
+    for task in range(2):
+        information = sum(slopes[task, :, f].T @ slopes[task, :, f] / std[task, f] ** 2 for f in range(3))
+        scale = np.diag([1, 1e9])
+        inverse = np.linalg.inv(np.linalg.inv(scale) @ information @ np.linalg.inv(scale))
+        assert found[task] * [1, 1e9] == pytest.approx(np.sqrt(inverse.diagonal()))
+
+
 def test_a_query_is_identifiable_where_every_interval_is_narrower_than_its_range():
     ranges = np.array([[0.0, 1.0], [-2.0, 2.0]])
     bound = np.array([[0.25, 1.0], [0.26, 0.1], [0.1, 1.03], [0.1, np.inf]])

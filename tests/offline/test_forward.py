@@ -461,4 +461,4 @@ def test_conditions_that_differ_from_task_to_task_are_refused(changes, reason):
     }
     assert len(conditions(Problem(**values), 5, torch.float64).fixed) == 15
     with pytest.raises(InputError, match=f"heat: {reason} not supported"):
-        conditions(Problem(**{**values, **changes}), 5, torch.float64)
+        ForwardProblem(Problem(**{**values, **changes}), FORWARD, torch.float64)

@@ -105,6 +105,13 @@ def test_tables_of_all_problems_together_are_there(pipeline):
         assert set(table(pipeline, name)["problem"]) == {"damped_oscillator", "lotka_volterra", "quantum_oscillator"}
 
 
+def test_a_few_problems_of_the_zoo_are_there(pipeline):
+    found = table(pipeline, "zoo").set_index("problem")
+    assert list(found.index) == ["heat_dirichlet", "logistic_growth"]
+    assert (found["ok"] > 0).all()
+    assert (found["error_over_cramer_rao"] < 10).all()
+
+
 def test_nothing_reruns_when_nothing_changed(pipeline):
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["dvc", "status", "--json"], cwd=pipeline, env=environment, capture_output=True, text=True)
@@ -121,7 +128,7 @@ def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
     (parent,) = [r for r in found if r.data.tags["role"] == "parent"]
     stages = {r.data.tags["dvc_stage"].split("@")[0]: r for r in found if r.data.tags["role"] == "child"}
     named = {"simulate", "train", "offline", "query", "pinn", "least_squares", "compare"}
-    named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput"}
+    named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput", "zoo"}
     assert set(stages) == named | {"derivatives", "published_data"}
     for run in stages.values():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -177,7 +184,7 @@ def test_bad_configuration_is_one_line_and_exit_2(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert "error: Benchmark: problem: Problem: parameters.a1: range [2, 1]: low must be below high" in done.stderr
+    assert "error: Benchmark: problem.parameters.a1: range [2, 1]: low must be below high" in done.stderr
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -6,7 +6,7 @@ import torch
 from conftest import closed_form
 
 from ipbasis.errors import InputError
-from ipbasis.problem.declaration import Interval, Problem, problem_directory
+from ipbasis.problem.declaration import Interval, Problem, about, problem_directory
 from ipbasis.reference.ode import integrate
 
 
@@ -152,3 +152,4 @@ def test_every_shipped_problem_is_named_like_its_file():
     assert paths
     for path in paths:
         assert Problem.from_yaml(path).name == path.stem
+        assert len(about(path)) > 40  # says what it is

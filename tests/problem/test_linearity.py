@@ -59,6 +59,7 @@ def test_terms_are_at_least_those_of_the_expanded_form(text):
         ("(1 + k)**20*(2 + t)**20", 1),
         ("(k + x)*(m + t)", 4),
         ("(k - x)**2", 3),
+        ("k*sin(x) + k*cos(t) + m - k*sin(x) + " + " + ".join(f"k*sin({n}*t)" for n in range(2, 400)), 2),
         ("exp(k + x)", 1),
         ("where(t < 1, k, m*x)", 2),
         ("where(k < 1, x, m)", 2),

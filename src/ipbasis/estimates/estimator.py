@@ -117,7 +117,7 @@ class Estimator:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
         units = self.outer.record.units
         if units is not None:
-            table = table_from(units, table, batch.observed.sum(1), self._relative)
+            table = table_from(units, table, batch, self._relative)
         return table.assign(**self.prepared.columns(fit)), fit
 
     def _profile(self, fit: Fit) -> Ends:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ipbasis.observations.long_form import Observations
+from ipbasis.estimates.resimulate import COLUMN
+from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.units import Units
 from ipbasis.search.noise import NoiseStd
@@ -49,16 +50,16 @@ def noise_to(units: Units, noise_std: NoiseStd, relative: bool) -> NoiseStd:
     return next(iter(scaled.values())) if len(units.fields) == 1 else scaled
 
 
-def table_from(units: Units, table: pd.DataFrame, counts: np.ndarray, relative: bool) -> pd.DataFrame:
+def table_from(units: Units, table: pd.DataFrame, batch: Batch, relative: bool) -> pd.DataFrame:
     """A table of estimates in the units of the declared problem.
 
     Args:
         units: of the basis.
         table: of the estimates in these units.
-        counts: (B, F) observations.
+        batch: the observations; where standard deviations came with them, misfits are in units of these.
         relative: whether standard deviations of the noise are shares of the fields.
     """
-    names = list(units.parameters)
+    names, counts, given = list(units.parameters), batch.observed.sum(1), batch.std is not None
     own, table = table[names].to_numpy(dtype=float), table.copy()
     slopes = units.slopes(own)
     columns = {"": units.values(own), "_std": table[[f"{name}_std" for name in names]].to_numpy() * slopes}
@@ -67,11 +68,13 @@ def table_from(units: Units, table: pd.DataFrame, counts: np.ndarray, relative: 
         table[[f"{name}{suffix}" for name in names]] = values
     if relative:
         return table
-    noise = [f"{name}_noise_std" for name in units.fields]
+    noise, before = [f"{name}_noise_std" for name in units.fields], table["noise_std"].to_numpy()
     if len(noise) == 1:
         table["noise_std"] *= units.field_scales[0]
-        return table
-    table[noise] = table[noise].to_numpy() * units.field_scales
-    squares = np.where(counts > 0, counts * table[noise].to_numpy() ** 2, 0.0).sum(1)
-    table["noise_std"] = np.sqrt(squares / counts.sum(1))
+    else:
+        table[noise] = table[noise].to_numpy() * units.field_scales
+        squares = np.where(counts > 0, counts * table[noise].to_numpy() ** 2, 0.0).sum(1)
+        table["noise_std"] = np.sqrt(squares / counts.sum(1))
+    if COLUMN in table and not given:  # of all fields together, like the noise
+        table[COLUMN] *= table["noise_std"] / before
     return table

@@ -51,18 +51,24 @@ def coverage(estimates: pd.DataFrame, truth: pd.DataFrame, parameters: list[str]
 def cramer_rao(sensitivity: np.ndarray, noise_std: np.ndarray) -> np.ndarray:
     """(tasks, U) smallest standard errors that an unbiased estimate can have; not finite where there are none.
 
-    The Cramér-Rao bound of normal noise with this standard deviation: σ² (SᵀS)⁻¹ with the sensitivities S.
+    The Cramér-Rao bound of normal noise: (Sᵀ Σ⁻¹ S)⁻¹ with the sensitivities S and the variances Σ.
 
     Args:
         sensitivity: (tasks, n, F, U), see `ipbasis.reference.sensitivities`.
-        noise_std: (tasks,) standard deviation of the noise.
+        noise_std: (tasks,) standard deviation of the noise, or (tasks, F) one for each field; infinite for those that
+            are not observed.
     """
+    if noise_std.ndim == 2:
+        least = noise_std.min(axis=1)
+        return cramer_rao(sensitivity * (least[:, None] / noise_std)[:, None, :, None], least)
     flat = sensitivity.reshape(len(sensitivity), -1, sensitivity.shape[-1])
-    triangular = np.linalg.qr(flat, mode="r")
+    # columns of the size of one: unknowns may be in units far apart
+    sizes = np.linalg.norm(flat, axis=1, keepdims=True)
+    triangular = np.linalg.qr(flat / np.where(sizes > 0, sizes, 1), mode="r")
     # the diagonal of (SᵀS)⁻¹ = R⁻¹R⁻ᵀ, which is not squared first: some queries hardly tell their parameters
     singular = np.abs(np.einsum("tuu->tu", triangular)).min(axis=1) == 0
     inverse = np.linalg.inv(np.where(singular[:, None, None], np.eye(triangular.shape[1]), triangular))
-    std = noise_std[:, None] * np.linalg.norm(inverse, axis=2)
+    std = noise_std[:, None] * np.linalg.norm(inverse, axis=2) / np.where(sizes > 0, sizes, 1)[:, 0]
     return np.where(singular[:, None], np.inf, std)
 
 

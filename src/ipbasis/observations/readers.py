@@ -1,4 +1,4 @@
-"""Tables in CSV or Parquet files, read a piece at a time."""
+"""Tables in CSV or Parquet files, read a piece at a time or as a whole, and written."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ _CSV = {
     "skip_blank_lines": False,  # rows are named by their line in the file
     "low_memory": False,
 }
+_ROWS = 250_000  # of a table that is read as a whole, at once
 _BUFFER = 1 << 20  # bytes of a column held at once: a row group of Parquet may be as large as the file
 
 
@@ -84,6 +85,27 @@ def read_pieces(path: Path, columns: Sequence[str], rows: int) -> Iterator[pd.Da
                 piece.index = pd.RangeIndex(first, first + len(piece))
                 first += len(piece)
                 yield piece
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """All of a CSV or Parquet file.
+
+    Raises:
+        InputError: if it cannot be read, or has no rows.
+    """
+    columns = column_names(path)
+    pieces = list(read_pieces(path, columns, _ROWS))
+    if not pieces:
+        raise InputError(f"{path}: no rows")
+    return pd.concat(pieces)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet or CSV, by the suffix."""
+    if _is_parquet(path):
+        table.to_parquet(path, index=False)
+    else:
+        table.to_csv(path, index=False)
 
 
 def run_starts(ids: pd.Series) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ipbasis.errors import InputError
 from ipbasis.features.quadrature import Quadrature
 from ipbasis.offline.evaluated import Evaluated, energy_coordinates
-from ipbasis.offline.operators import FeatureMap, conditions, residual_rows
+from ipbasis.offline.operators import FeatureMap, check_plain, conditions, residual_rows
 from ipbasis.offline.posed import ForwardSolutions, Linearised, Posed
 from ipbasis.offline.settings import ForwardSettings
 from ipbasis.problem.declaration import Problem, Tasks
@@ -44,6 +44,7 @@ class ForwardProblem:
         self.problem, self.settings = problem, settings
         self._rank_tolerance = settings.rank_tolerance_of(dtype)
         self._ridge = settings.ridge.get(str(dtype).removeprefix("torch."), 0.0)
+        check_plain(problem)
         self._conditions = conditions(problem, settings.condition_points, dtype)
         weight = settings.condition_weight
         self._weights = torch.full((len(self._conditions.fixed),), weight, dtype=dtype)

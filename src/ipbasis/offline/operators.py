@@ -203,6 +203,24 @@ class Conditions:
         return self.fixed + initial @ self.selection.T
 
 
+def boundary_points(
+    problem: Problem, known: Mapping[int, float], count: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """(p, d) points of the part of the boundary where coordinates, by number, have known values.
+
+    Args:
+        problem: the problem.
+        known: values of coordinates.
+        count: equispaced points along each other one.
+        dtype: number type.
+    """
+    axes = [
+        torch.tensor([known[i]], dtype=dtype) if i in known else torch.linspace(low, high, count, dtype=dtype)
+        for i, (low, high) in enumerate(problem.domain.tolist())
+    ]
+    return torch.cartesian_prod(*axes).reshape(-1, len(axes))
+
+
 class _Assembly:
     """Conditions as they are added, one after the other.
 
@@ -227,14 +245,7 @@ class _Assembly:
 
     def part(self, known: Mapping[int, float]) -> tuple[Tensor, slice]:
         """Points (p, d) of the part of the boundary where coordinates have known values, and their places."""
-        domain = self._problem.domain
-        axes = [
-            torch.tensor([known[i]], dtype=self._dtype)
-            if i in known
-            else torch.linspace(low, high, self._count, dtype=self._dtype)
-            for i, (low, high) in enumerate(domain.tolist())
-        ]
-        grid = torch.cartesian_prod(*axes).reshape(-1, len(domain))
+        grid = boundary_points(self._problem, known, self._count, self._dtype)
         begin = sum(map(len, self._points))
         self._points.append(grid)
         return grid, slice(begin, begin + len(grid))
@@ -278,38 +289,46 @@ class _Assembly:
         )
 
 
-def _check_plain(problem: Problem) -> None:
-    """Refuse conditions that are not the same rows for every task."""
-    parameters = set(problem.system.parameters)
-    held = [*problem.fixed_initial.values(), *(r for _, system in problem.boundary_systems for r in system.residuals)]
-    if any(expression.free_symbols & parameters for expression in held):
+def check_plain(problem: Problem) -> None:
+    """Refuse conditions that are not the same rows for every task.
+
+    Raises:
+        InputError: if a coordinate is periodic, or the conditions hold parameters.
+    """
+    if parametric_conditions(problem):
         raise InputError(f"{problem.name}: parameters in initial or boundary conditions are not supported here")
     if problem.periodic:
         raise InputError(f"{problem.name}: the periodic coordinate {problem.periodic[0]!r} is not supported here")
 
 
+def parametric_conditions(problem: Problem) -> list[tuple[dict[int, float], sympy.Expr]]:
+    """The conditions that hold parameters: where, as fixed coordinates by number, and what is zero there."""
+    parameters, start = set(problem.system.parameters), {0: float(problem.domain[0, 0])}
+    held = [(start, problem.notation.symbol(jet) - formula) for jet, formula in problem.fixed_initial.items()]
+    held += [(known, residual) for known, system in problem.boundary_systems for residual in system.residuals]
+    return [(known, residual) for known, residual in held if residual.free_symbols & parameters]
+
+
 def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
-    """The conditions of a problem on `count` equispaced points of each part of the boundary.
+    """The conditions that hold no parameters on `count` equispaced points of each part of the boundary.
 
     Args:
         problem: the problem.
         count: points along each open coordinate of a part; an ODE has a single point.
         dtype: number type of points and coefficients.
-
-    Raises:
-        InputError: if a coordinate is periodic, or the conditions hold parameters.
     """
-    _check_plain(problem)
-    assembly = _Assembly(problem, count, dtype)
+    assembly, parameters = _Assembly(problem, count, dtype), set(problem.system.parameters)
     grid, at = assembly.part({0: problem.domain[0, 0]})
     for jet in problem.free_initial:
         assembly.add(grid, at, {jet: 1}, 0, jet)
     for jet, formula in problem.fixed_initial.items():
-        assembly.add(grid, at, {jet: 1}, formula)
+        if not formula.free_symbols & parameters:
+            assembly.add(grid, at, {jet: 1}, formula)
     initial_rows = assembly.rows
     for known, system in problem.boundary_systems:
         grid, at = assembly.part(known)
-        (operator,) = system.affine.operators
-        for coefficients, source in zip(operator.coefficients, operator.sources, strict=True):
-            assembly.add(grid, at, coefficients, -source)
+        for residual in system.residuals:
+            if not residual.free_symbols & parameters:
+                (operator,) = Equations(problem.notation, (residual,), problem.system.parameters).affine.operators
+                assembly.add(grid, at, operator.coefficients[0], -operator.sources[0])
     return assembly.finished(initial_rows)

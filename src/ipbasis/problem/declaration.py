@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,9 @@ def problem_directory() -> Path:
     """Where the problems that come with ipbasis are declared."""
     installed = Path(__file__).parents[1] / "problems"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "conf" / "problem"
+
+
+def about(path: Path) -> str:
+    """What the comment at the head of a problem's file says, in one line."""
+    head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return " ".join(line.lstrip("# ").rstrip() for line in head)

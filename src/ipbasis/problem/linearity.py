@@ -62,7 +62,7 @@ def separated(
     expression: sympy.Expr, parameters: Collection[sympy.Symbol], coordinates: Collection[sympy.Symbol]
 ) -> list[tuple[sympy.Expr, sympy.Expr]] | None:
     """The expression as ``Σ θ(parameters) g(coordinates)``: the pairs (θ, g), or None if no short sum is found."""
-    parts = []
+    parts: dict[sympy.Expr, list[sympy.Expr]] = {}
     for summand in sympy.Add.make_args(expression):
         products = [(sympy.S.One, sympy.S.One)]
         for factor in sympy.Mul.make_args(summand):
@@ -70,10 +70,12 @@ def separated(
             if pieces is None or len(pieces) * len(products) > _MOST_PARTS:
                 return None
             products = [(theta * t, spatial * g) for theta, spatial in products for t, g in pieces]
-        parts += products
+        for theta, spatial in products:
+            parts.setdefault(theta, []).append(spatial)
         if len(parts) > _MOST_PARTS:
             return None
-    return [(theta, spatial) for theta, spatial in parts if theta != 0 and spatial != 0]
+    pairs = [(theta, sympy.Add(*spatial)) for theta, spatial in parts.items()]
+    return [(theta, spatial) for theta, spatial in pairs if theta != 0 and spatial != 0]
 
 
 def _pieces(factor: sympy.Expr, parameters: set, coordinates: set) -> list[tuple[sympy.Expr, sympy.Expr]] | None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ipbasis.features.quadrature import equispaced
 from ipbasis.offline.artefact import Basis
-from ipbasis.offline.operators import Operators, conditions, theta
+from ipbasis.offline.operators import Operators, check_plain, conditions, theta
 from ipbasis.problem.declaration import Declared
 from ipbasis.problem.equations import Equations
 from ipbasis.published.misfit import Misfit
@@ -140,6 +140,7 @@ def quadratic_forms(basis: Basis, misfit: Misfit, settings: AdamSettings) -> tup
 def condition_rows(basis: Basis, settings: AdamSettings) -> tuple[Tensor, Tensor]:
     """Weighted rows (C, N) and targets (C,) of the conditions that are the same for every task."""
     fields = len(basis.problem.fields)
+    check_plain(basis.problem)
     given = conditions(basis.problem, settings.condition_points, torch.float64)
     same = ~given.selection.any(dim=1)
     if not settings.condition_weight or not same.any():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ipbasis.baselines.fit import BaselineFit, BaselineQuery, Snapshot, Stopwatch, best_so_far
 from ipbasis.features.quadrature import equispaced
 from ipbasis.features.trunk import Trunk, TrunkSettings
-from ipbasis.offline.operators import conditions
+from ipbasis.offline.operators import check_plain, conditions
 from ipbasis.problem.declaration import Declared, Problem
 from ipbasis.problem.equations import compile_torch
 
@@ -158,6 +158,7 @@ class PinnMisfit:
         self._targets = values.nan_to_num()
         seen = (~values.isnan()).to(dtype)
         self._weights = seen / seen.sum()
+        check_plain(problem)
         found = conditions(problem, settings.condition_points, dtype)
         self._given = (found.selection == 0).all(dim=1)
         self._conditions = found if self._given.any() else None

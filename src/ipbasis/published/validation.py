@@ -8,7 +8,7 @@ from pydantic import PositiveFloat, PositiveInt
 from ipbasis.features.quadrature import equispaced
 from ipbasis.features.trunk import Trunk
 from ipbasis.offline.evaluated import Evaluated
-from ipbasis.offline.operators import Operators, conditions
+from ipbasis.offline.operators import Operators, check_plain, conditions
 from ipbasis.offline.settings import ForwardSettings, ValidationSettings
 from ipbasis.offline.validation import fingerprint, observed
 from ipbasis.problem.declaration import Problem, Tasks
@@ -66,6 +66,7 @@ class AdamValidator:
             problem.system, start, len(tasks), trunk.feature_count * len(problem.fields), search, dtype
         )
         self._truth = torch.as_tensor(tasks.parameters, dtype=dtype)
+        check_plain(problem)
         self._conditions = conditions(problem, forward.condition_points, dtype)
         collocation = equispaced(problem.domain, collocation_points, dtype)
         self._operators = Operators(problem.system, collocation, len(problem.fields))

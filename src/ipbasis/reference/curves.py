@@ -34,6 +34,7 @@ def curves(problem: Problem, tasks: Tasks, tolerance: float) -> list[Curve | Non
             start=start[:, number],
             low=low,
             groups=np.arange(len(start)),
+            cases=np.zeros(len(start), dtype=int),
             methods=("LSODA",),
             options={},
             jumps=system.jumps,

@@ -1,22 +1,20 @@
 """Initial value problems for SciPy's integrators, stiff or not, whatever the units of their components."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import sympy
 from scipy.integrate import solve_ivp
-
-from ipbasis.problem.functions import Where
 
 _CRUDE = 1e-3  # relative tolerance of the run that finds how large components become
 _SMALL = 1e-2  # what counts as small beside the size of a component: below it errors need not be relative any more
 _ROUNDING = 1e-15
 _STRICTEST = {"DOP853": 3e-14, "LSODA": 1e-12, "Radau": 1e-12}  # relative tolerances that rounding allows
 _EXPLICIT_EVALUATIONS = 50_000  # of the right-hand side, after which the next method is tried
+_ROUNDS = 8  # of crude runs: each brings a tolerance down by three powers of ten or more
 _FEW = 1000  # evaluations: some eighty steps of DOP853
 
 
@@ -30,9 +28,10 @@ class InitialValueProblem:
         start: (components,) at `low`.
         low: the initial time.
         groups: (components,) numbers; components of one group have one size.
+        cases: (components,) numbers; those of different cases have nothing to do with each other.
         methods: of `scipy.integrate.solve_ivp`, each tried when the one before takes too long.
         options: of the implicit methods, such as ``jac``.
-        jumps: (jumps,) increasing times after `low` at which f jumps.
+        jumps: increasing times after `low` at which f jumps.
     """
 
     name: str
@@ -40,16 +39,18 @@ class InitialValueProblem:
     start: np.ndarray
     low: float
     groups: np.ndarray
+    cases: np.ndarray
     methods: tuple[str, ...]
     options: dict[str, Any]
-    jumps: np.ndarray
+    jumps: tuple[float, ...]
 
     def values(self, times: np.ndarray, tolerance: float, evaluations: int | None = None) -> np.ndarray:
         """(components, n) the solution.
 
         Args:
             times: (n,) increasing, none below `low`.
-            tolerance: of each step, relative to each component, or where that is small, to a hundredth of its size.
+            tolerance: of each step, relative to each component, or where that is small, to the size of its group (a
+                hundredth of that where each component is a group).
             evaluations: of the right-hand side, at most, by the last method.
 
         Raises:
@@ -84,7 +85,7 @@ class InitialValueProblem:
         try:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # LSODA tells of its failures by its outcome, too
-                tolerances = self._tolerances("LSODA", last, tolerance, count)
+                tolerances, _ = self._tolerances("LSODA", last, tolerance, evaluations // 10)
                 pieces = [*self._pieces("LSODA", last, None, count, dense_output=True, **tolerances)]
         except _TooManyError as error:
             raise ArithmeticError(f"{self.name}: {error}") from None
@@ -100,43 +101,57 @@ class InitialValueProblem:
         return of
 
     def _run(self, method: str, times: np.ndarray, tolerance: float, limit: int | None) -> np.ndarray:
-        """The solution by one method, after a crude run that tells sizes, and the steps that stability alone takes."""
+        """The solution by one method, after crude runs that tell sizes, and the steps that stability alone takes."""
         explicit = method == "DOP853"
-        # without stiffness the crude run takes a tenth of the steps, see `_held_by_stability`
-        count, crude_count = _Count(limit), _Count(limit // 10 if explicit and limit else limit)
-        tolerances = self._tolerances(method, times[-1], tolerance, crude_count)
+        # a crude run takes a tenth of the steps, see `_held_by_stability`
+        tolerances, crude = self._tolerances(method, times[-1], tolerance, limit // 10 if limit else None)
+        count = _Count(limit)
         values = self._solved(method, times[-1], times, count, **tolerances)
-        if explicit and _held_by_stability(crude_count.done, count.done, tolerances["rtol"]):
+        if explicit and _held_by_stability(crude, count.done, tolerances["rtol"]):
             raise _TooManyError("the equations are stiff")
         return values
 
-    def _tolerances(self, method: str, last: float, tolerance: float, count: "_Count") -> dict[str, Any]:
-        """Relative and absolute ones of the integrator, by a crude run that tells sizes."""
-        first = self._first_sizes(last)
-        floor = _ROUNDING * max(first.max(), np.finfo(float).tiny)
-        absolute = np.where(first > 0, _CRUDE * first, 1e3 * floor)
-        crude = self._solved(method, last, None, count, rtol=_CRUDE, atol=absolute)
+    def _tolerances(self, method: str, last: float, tolerance: float, limit: int | None) -> tuple[dict[str, Any], int]:
+        """Relative and absolute ones of the integrator, and the evaluations of the crude run that tells sizes."""
+        size, crude = self._sizes(method, last, limit)
         # LSODA controls the largest error of all components, the others a root mean square
         each = tolerance if method == "LSODA" else tolerance / np.sqrt(self.groups.max() + 1)
         strict = max(each, _STRICTEST[method])
-        if not np.isfinite(crude).all():
-            raise ArithmeticError(f"{self.name}: integration failed: the solution grows beyond all numbers")
-        absolute = max(_SMALL * strict, _ROUNDING) * self._by_group(np.abs(crude).max(axis=1))
-        return {"rtol": strict, "atol": np.maximum(absolute, floor)}
+        alone = len(self.groups) == self.groups.max() + 1
+        return {"rtol": strict, "atol": max(_SMALL * strict, _ROUNDING) * size if alone else strict * size}, crude
 
-    def _by_group(self, values: np.ndarray) -> np.ndarray:
-        """(components,) the largest value of each group."""
-        largest = np.zeros(self.groups.max() + 1)
-        np.maximum.at(largest, self.groups, values)
-        return largest[self.groups]
+    def _sizes(self, method: str, last: float, limit: int | None) -> tuple[np.ndarray, int]:
+        """(components,) the largest value of each group, by crude runs, and the evaluations that the last one took.
 
-    def _first_sizes(self, end: float) -> np.ndarray:
-        """What can be told before there is a solution: of components that start at zero, by their rates."""
-        start = self._by_group(np.abs(self.start))
-        middle = (self.low + end) / 2
-        rates = [np.abs(self.right_side(time, self.start)) for time in (self.low, middle)]
-        grown = (end - self.low) * self._by_group(np.nan_to_num(np.maximum(*rates)))
-        return start if start.any() else grown
+        Of a component that starts at zero beside others errors are relative, down to rounding of those. Where all start
+        at zero, first sizes may be far too large: a run whose absolute tolerance was too large for what it found is
+        done again with a smaller one.
+        """
+        allowed = self._first_tolerance(last)
+        for attempt in range(_ROUNDS):
+            count = _Count(limit)
+            try:
+                values = self._solved(method, last, None, count, rtol=_CRUDE, atol=allowed)
+            except (ArithmeticError, _TooManyError):
+                if self.start.any() or attempt == _ROUNDS - 1:
+                    raise
+                allowed = _CRUDE * allowed
+                continue
+            found = _largest(self.groups, np.abs(values).max(axis=1))
+            size = np.maximum(found, _ROUNDING * _largest(self.cases, found) + np.finfo(float).tiny)
+            if (allowed <= 10 * _CRUDE * size).all():
+                break
+            allowed = np.minimum(allowed, _CRUDE * size)
+        return size, count.done
+
+    def _first_tolerance(self, last: float) -> np.ndarray:
+        """(components,) by what can be told before there is a solution: start values, or where all are zero, rates."""
+        start = _largest(self.groups, np.abs(self.start))
+        rates = [self.right_side(time, self.start) for time in (self.low, (self.low + last) / 2)]
+        grown = (last - self.low) * np.nan_to_num(np.abs(rates)).max(axis=0)
+        of_case = 1e3 * _ROUNDING * _largest(self.cases, start)
+        of_case = np.where(of_case > 0, of_case, _CRUDE * _largest(self.cases, grown) + np.finfo(float).tiny)
+        return np.where(start > 0, _CRUDE * start, of_case)
 
     def _solved(self, method: str, last: float, times: np.ndarray | None, count: "_Count", **tolerances) -> np.ndarray:
         """(components, n) values at the times, or at the steps of the method; piece by piece between jumps."""
@@ -157,6 +172,8 @@ class InitialValueProblem:
 
             def right_side(time: float, state: np.ndarray, begin: float = begin, end: float = end) -> np.ndarray:
                 count()
+                if not np.isfinite(state).all():
+                    raise ArithmeticError(f"{self.name}: integration failed: the solution grows beyond all numbers")
                 # within the piece: at its very ends a condition such as t < 5 may already be that of the next
                 return self.right_side(min(max(time, np.nextafter(begin, end)), np.nextafter(end, begin)), state)
 
@@ -173,6 +190,13 @@ class InitialValueProblem:
                 raise ArithmeticError(f"{self.name}: integration failed: {solution.message}")
             state = solution.y[:, -1]
             yield begin, end, solution
+
+
+def _largest(numbers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(components,) the largest of the values with the same number."""
+    largest = np.zeros(numbers.max() + 1)
+    np.maximum.at(largest, numbers, values)
+    return largest[numbers]
 
 
 def _held_by_stability(crude: int, strict: int, tolerance: float) -> bool:
@@ -199,14 +223,3 @@ class _Count:
         self.done += 1
         if self.limit is not None and self.done > self.limit:
             raise _TooManyError(f"integration needs more than {self.limit} evaluations")
-
-
-def jumps(expressions: Sequence[sympy.Expr], time: sympy.Symbol, domain: np.ndarray) -> np.ndarray:
-    """Times within the domain where a condition in time alone, such as ``t < 5``, changes over; in their order."""
-    conditions = {part.args[0] for expression in expressions for part in expression.atoms(Where)}
-    found = set()
-    for condition in conditions:
-        slope = sympy.diff(condition, time)
-        if condition.free_symbols == {time} and slope.is_number and slope != 0:
-            found.add(float(-condition.xreplace({time: sympy.S.Zero}) / slope))
-    return np.array(sorted(at for at in found if domain[0] < at < domain[1]))

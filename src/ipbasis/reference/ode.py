@@ -42,7 +42,7 @@ class FirstOrderSystem:
         self._right = compile_numpy((time, symbols, parameters), tuple(right))
         self._rates = compile_numbers((time, symbols, parameters), tuple(right))
         low, high = problem.domain[0]
-        self.jumps = np.array([at for at in problem.truth.jumps(0) if low < at < high])
+        self.jumps = tuple(at for at in problem.truth.jumps(0) if low < at < high)
         self._free = list(problem.free_initial)
         self._fixed = {jet: n for n, jet in enumerate(problem.fixed_initial)}
         self._formulas = compile_numpy((parameters,), tuple(problem.fixed_initial.values()))
@@ -123,6 +123,7 @@ def integrate_state(
         start=start.T.ravel(),
         low=problem.domain[0, 0],
         groups=np.arange(start.size),
+        cases=np.repeat(np.arange(shape[0]), shape[1]),
         methods=("DOP853", "LSODA"),
         options={"lband": shape[1] - 1, "uband": shape[1] - 1},
         jumps=system.jumps,

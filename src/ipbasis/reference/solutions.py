@@ -25,6 +25,8 @@ def _solver(problem: Problem) -> Callable[..., np.ndarray]:
     Raises:
         InputError: if nothing does.
     """
+    if problem.truth is None:
+        raise InputError(f"{problem.name}: no reference solution: an unknown term has no true form")
     if not problem.has_time:
         steady(problem)
         return lambda tasks, points, tolerance, _: solve_steady(problem, tasks, points, tolerance)

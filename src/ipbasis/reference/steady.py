@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from ipbasis.problem.declaration import Problem, Tasks
-from ipbasis.reference.collocation import Collocated, Form, on_axes, resolved, stacked, steady_equations
+from ipbasis.reference.collocation import Collocated, on_axes, resolved, stacked
+from ipbasis.reference.form import Form, steady_equations
 
 _STEPS, _HALVINGS = 50, 20  # of Newton's method, and of each of its steps
 _LAST_STEP = 1e-11  # relative to the coefficients: smaller ones are rounding
@@ -25,7 +26,7 @@ class Steady:
 
     def __init__(self, problem: Problem):
         self.form = Form(problem, steady_equations(problem), range(len(problem.coordinates)))
-        self.is_linear = problem.truth.is_linear and all(c.equations.is_linear for c in self.form.conditions)
+        self.is_linear = problem.truth.is_linear
         self.residuals = [one.evaluated(one.residuals) for one in self.form.equations]
         self.partials = [one.evaluated(one.partials()[0][0]) for one in self.form.equations]
 
@@ -35,6 +36,9 @@ class Balance:
 
     def __init__(self, steady: Steady, collocated: Collocated, parameters: np.ndarray):
         self.steady, self.collocated, self.parameters = steady, collocated, parameters
+        none = np.zeros((0, collocated.fields * collocated.size))
+        self._rows = np.concatenate([none, *(wall.rows(None, parameters) for wall in collocated.walls)])
+        self._sources = np.concatenate([np.zeros(0), *(wall.source(None, parameters) for wall in collocated.walls)])
 
     def _parts(self, coefficients: np.ndarray, functions: list) -> list[np.ndarray]:
         """Per field, (expressions, n) values of compiled expressions where its equation holds."""
@@ -57,7 +61,7 @@ class Balance:
     def residual(self, coefficients: np.ndarray) -> np.ndarray:
         """What coefficients leave of equations and conditions."""
         inside = [rows[0] for rows in self._parts(coefficients, self.steady.residuals)]
-        return np.concatenate([*inside, *(w.residual(self.parameters, coefficients) for w in self.collocated.walls)])
+        return np.concatenate([*inside, self._rows @ coefficients + self._sources])
 
     def jacobian(self, coefficients: np.ndarray) -> np.ndarray:
         """Its derivative by them."""
@@ -72,7 +76,7 @@ class Balance:
             for factor, matrix, jet in zip(factors, matrices, equations.jets, strict=True):
                 block[:, jet.field] += factor[:, None] * matrix
             rows.append(block.reshape(len(block), -1))
-        return np.concatenate([*rows, *(w.rows(None, self.parameters, coefficients) for w in collocated.walls)])
+        return np.concatenate([*rows, self._rows])
 
     def solved(self) -> np.ndarray:
         """(1, fields x functions) coefficients of the solution.
@@ -123,7 +127,7 @@ def steady(problem: Problem) -> Steady:
     return _steady(problem.model_dump_json())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _collocated(declaration: str, counts: tuple[int, ...]) -> Collocated:
     return on_axes(_steady(declaration).form, counts)
 

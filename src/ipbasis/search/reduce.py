@@ -4,13 +4,21 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor
 
+from ipbasis.errors import InputError
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.evaluated import energy_coordinates
-from ipbasis.offline.operators import conditions, residual_factor
-from ipbasis.problem.equations import MultiIndex
+from ipbasis.offline.operators import (
+    Operators,
+    boundary_points,
+    conditions,
+    parametric_conditions,
+    residual_factor,
+)
+from ipbasis.problem.equations import Equations, MultiIndex
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
 
@@ -27,8 +35,58 @@ def reduce_physics(basis: Basis) -> AffinePhysics | PointwisePhysics:
     if system.affine is None:
         return _pointwise(basis, _nested(energy) if basis.record.leading else energy, at_quadrature)
     common = _common(basis, energy)
-    factor = compact(residual_factor(basis.problem, functions, basis.quadrature, common["combinations"]))
-    return AffinePhysics(**common, factor=factor)
+    held = parametric_conditions(basis.problem)
+    if not held:
+        factor = residual_factor(basis.problem, functions, basis.quadrature, common["combinations"])
+        return AffinePhysics(**common, factor=compact(factor))
+    return _with_conditions(basis, common, functions, held)
+
+
+def _with_conditions(
+    basis: Basis,
+    common: dict[str, Any],
+    functions: Mapping[MultiIndex, Tensor],
+    held: list[tuple[dict[int, float], sympy.Expr]],
+) -> AffinePhysics:
+    """Equations and the conditions that hold parameters as one factor: they are combinations by parameters, too.
+
+    Args:
+        basis: the basis.
+        common: what `_common` gives.
+        functions: at the points of the quadrature.
+        held: from `parametric_conditions`.
+
+    Raises:
+        InputError: if parameters and coordinates do not separate in a condition.
+    """
+    problem, own = basis.problem, basis.problem.system
+    system = Equations(own.notation, (*own.residuals, *(residual for _, residual in held)), own.parameters)
+    if system.affine is None:
+        raise InputError(
+            f"{problem.name}: initial or boundary conditions: sums of products of a function of the parameters and a "
+            "function of the coordinates are right, for an equation of this kind"
+        )
+    fields, reduced = len(problem.fields), common["combinations"]
+    parts = []
+    for number, known in enumerate([None, *(known for known, _ in held)]):
+        if known is None:
+            points, at, rows = basis.quadrature.points.double(), functions, slice(0, len(own.residuals))
+            root = basis.quadrature.weights.double().sqrt()
+        else:
+            points = boundary_points(problem, known, _CONDITION_POINTS)
+            at = basis.function_map(points, system.indices)
+            rows = slice(len(own.residuals) + number - 1, len(own.residuals) + number)
+            root = points.new_full((len(points),), len(points) ** -0.5)
+        operators = Operators(system, points, fields)
+        missing = [index for index in system.indices if index not in at]
+        at = at if not missing else basis.function_map(points, system.indices)
+        blocks = operators.blocks(at) * root[:, None]
+        if len(blocks) > blocks.shape[1]:
+            _, blocks = torch.linalg.qr(blocks, mode="r")
+        parts.append(operators.assemble(blocks)[:, rows].flatten(1, 2))
+    whole = torch.cat(parts, dim=1)
+    whole = torch.cat([whole[..., :-1] @ reduced, whole[..., -1:]], dim=2)
+    return AffinePhysics(**{**common, "system": system}, factor=compact(whole))
 
 
 def _at_quadrature(basis: Basis) -> tuple[Mapping[MultiIndex, Tensor], Tensor]:
@@ -72,6 +130,11 @@ def _pointwise(
         energy: the combinations.
         at_quadrature: from `_at_quadrature`.
     """
+    if parametric_conditions(basis.problem):
+        raise InputError(
+            f"{basis.problem.name}: parameters in initial or boundary conditions are for equations linear in the fields, "
+            "or of one coordinate"
+        )
     functions, root = at_quadrature
     leading = None
     if basis.record.leading:

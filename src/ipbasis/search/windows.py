@@ -17,7 +17,7 @@ from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.windows.grid import Grid, grid_of
 from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows, scales, search
-from ipbasis.search.assemble import data_forms, mean_weight
+from ipbasis.search.assemble import data_forms, mean_weight, observed_functions
 from ipbasis.search.jumps import jumps
 from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.prepared import Prepared
@@ -74,14 +74,15 @@ class Windows(Prepared):
         """Estimates of a batch."""
         return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
 
-    def at(self, batch: Batch, noise: Noise, functions: Tensor) -> Solution:
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
         """Estimates of a batch by least squares.
 
         Args:
             batch: the observations.
             noise: of these.
-            functions: (B or 1, n, K) at the points of observation.
+            functions: (B or 1, n, K) at the points of observation, if they are at hand.
         """
+        functions = observed_functions(self.basis, batch) if functions is None else functions
         asked = _asked(self, batch, noise, functions)
         within, beyond = _trained(self.basis), _bounds(self.basis)
         best = _search(self, asked, _start(self, asked, 0), within, _LEVELS)

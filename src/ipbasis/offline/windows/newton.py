@@ -11,6 +11,7 @@ from ipbasis.offline.windows.grid import Grid
 
 _EPSILON = torch.finfo(torch.float64).eps
 _SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
+_BOUNDS_MET = 4  # in one step, at most: unknowns that meet a bound stop there, and the others take a step without them
 _LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e6
 
 
@@ -225,17 +226,30 @@ def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping:
     now, (low, high) = torch.cat([state.states[:, 0], state.parameters], dim=1), _root_bounds(grid, posed)
     fixed = torch.cat([torch.zeros_like(state.states[:, 0], dtype=torch.bool), ~posed.free], dim=1)
     held = fixed | ((now <= low) & (gradient > 0)) | ((now >= high) & (gradient < 0))
+    step = torch.zeros_like(now)
+    for _ in range(_BOUNDS_MET):
+        found = _least_squares(rows, right + (rows @ step[..., None]).squeeze(2), held, damping)
+        step = torch.where(held, step, found)
+        beyond = ~held & ((now + step < low) | (now + step > high))
+        step = torch.where(fixed, 0.0, torch.minimum(torch.maximum(now + step, low), high) - now)
+        if not beyond.any():
+            break
+        held, step = held | beyond, torch.where(held | beyond, step, 0.0)
+    predicted = ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+    bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
+    return State(bubbles[..., 0], states[..., 0], step[:, grid.states :]), predicted
+
+
+def _least_squares(rows: Tensor, right: Tensor, held: Tensor, damping: Tensor) -> Tensor:
+    """(B, N) what minimises |rows x + right|² and a damping of the columns by their length; zero for what is `held`."""
     own = rows.masked_fill(held[:, None], 0.0)
     size = own.norm(dim=1)
     size = torch.where(size > 0, size, torch.ones_like(size))
     diagonal = torch.diag_embed(torch.where(held, 1.0, damping.sqrt()[:, None]))
     orthogonal, upper = torch.linalg.qr(torch.cat([own / size[:, None], diagonal], dim=1))
     target = (orthogonal[:, : rows.shape[1]].mT @ right[..., None]).squeeze(2)
-    step = -torch.linalg.solve_triangular(upper, target[..., None], upper=True).squeeze(2) / size
-    step = torch.where(fixed, 0.0, torch.minimum(torch.maximum(now + step.masked_fill(held, 0.0), low), high) - now)
-    predicted = ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
-    bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
-    return State(bubbles[..., 0], states[..., 0], step[:, grid.states :]), predicted
+    found = -torch.linalg.solve_triangular(upper, target[..., None], upper=True).squeeze(2) / size
+    return found.masked_fill(held, 0.0)
 
 
 def _root_bounds(grid: Grid, posed: Posed) -> Tensor:

@@ -1,0 +1,150 @@
+"""All problems that come along, each from its equation alone: training, simulated data sets, estimates, a table."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from ipbasis.errors import InputError
+from ipbasis.evaluation.zoo_figure import plot_zoo
+from ipbasis.offline.train import train
+from ipbasis.problem.declaration import Declared, Problem
+from ipbasis.simulation.simulate import simulation
+from ipbasis.tracking import Tracker
+from pipelines.common import side_by_side
+from pipelines.configuration import settings_of
+from pipelines.report.outputs import write_figure, write_table
+from pipelines.studies.zoo_scores import answered, basis_error, scores
+
+
+class Size(Declared):
+    """Queries of a problem.
+
+    Args:
+        tasks: that are different.
+        draws: of the noise, for each.
+    """
+
+    tasks: PositiveInt
+    draws: PositiveInt
+
+
+class Zoo(Declared):
+    """Settings of the study, see ``conf/zoo.yaml``.
+
+    Args:
+        seed: of all that is drawn.
+        profile: its name.
+        threads: problems that are done side by side.
+        problems: by name.
+        chosen: of them; None for all.
+        accuracy: relative error of unseen solutions that a training is asked for.
+        minutes: that it may take.
+        sizes: by number of coordinates.
+        points: of observation, of each query.
+        noise: its standard deviation, relative to the root mean square of each field of a query.
+        observed: by problem, the fields that are observed, where it is not all of them.
+        unseen: tasks on which the error of a basis is taken.
+        wrong: error bars that an estimate must be off to count as wrong.
+        bars: what is aimed at.
+    """
+
+    seed: int
+    profile: str
+    threads: PositiveInt
+    problems: dict[str, Problem]
+    chosen: list[str] | None
+    accuracy: PositiveFloat
+    minutes: PositiveFloat
+    sizes: dict[int, Size]
+    points: PositiveInt
+    noise: NonNegativeFloat
+    observed: dict[str, list[str]]
+    unseen: PositiveInt
+    wrong: PositiveFloat
+    bars: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Zoo":
+        for kind, names in (("chosen", self.chosen or []), ("observed", self.observed)):
+            for name in names:
+                if name not in self.problems:
+                    raise ValueError(f"{kind}: there is no problem {name!r}; there are {', '.join(self.problems)}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """In the place of a problem's."""
+        return "zoo"
+
+    @classmethod
+    def parsed(cls, config: DictConfig) -> Self:
+        """What Hydra composed from ``conf/zoo.yaml``."""
+        values = settings_of(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+        return cls(**{**values, "profile": values["profile"]["name"]})
+
+    def size(self, problem: Problem) -> Size:
+        """Queries of a problem."""
+        return self.sizes[len(problem.coordinates)]
+
+
+def row(study: Zoo, name: str) -> dict[str, Any]:
+    """A row of the table: one problem, trained, simulated, estimated and judged."""
+    torch.set_num_threads(1)
+    problem = study.problems[name]
+    fields = study.observed.get(name, problem.fields)
+    about = {
+        "problem": name,
+        "coordinates": len(problem.coordinates),
+        "fields": len(problem.fields),
+        "observed": len(fields),
+        "parameters": len(problem.parameters),
+        "free_initial_values": len(problem.free_initial),
+    }
+    started = time.perf_counter()
+    try:
+        basis = train(problem, study.accuracy, study.minutes)
+    except InputError as error:
+        return {**about, "note": str(error)}
+    trained = {
+        "kind": getattr(basis.record.features, "kind", "trained"),
+        "functions": basis.record.functions,
+        "train_seconds": time.perf_counter() - started,
+        "accuracy_told": basis.record.accuracy.floor,
+        "accuracy": basis_error(basis, study.unseen, study.seed),
+    }
+    size = study.size(problem)
+    data = simulation(
+        problem, points=study.points, noise=study.noise, queries=size.tasks, fields=fields, seed=study.seed
+    )
+    judged = answered(basis, data, size.draws, study.seed)
+    return {**about, **trained, **scores(judged, study.wrong), "note": ""}
+
+
+def work(study: Zoo, tracker: Tracker) -> None:
+    chosen = study.chosen or list(study.problems)
+    # what takes long first, so that no core is left with it alone
+    ordered = sorted(chosen, key=lambda name: -len(study.problems[name].coordinates))
+    table = pd.DataFrame(side_by_side(row, [(study, name) for name in ordered], study.threads, "zoo"))
+    table = table.sort_values("problem", ignore_index=True)
+    write_table(table, "zoo", tracker)
+    write_figure(plot_zoo(table, study.bars), "zoo", tracker)
+    tracker.metrics(_metrics(table))
+    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+
+
+def _metrics(table: pd.DataFrame) -> Mapping[str, float]:
+    """The figures that are aimed at."""
+    if "error_over_cramer_rao" not in table:
+        return {}
+    ratios = table["error_over_cramer_rao"]
+    return {
+        "median_error_over_cramer_rao": ratios.median(),
+        "worst_error_over_cramer_rao": ratios.max(),
+        "worst_coverage": table["coverage"].min(),
+        "wrong_ok": table["wrong_ok"].max(),
+    }
