@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ipbasis.errors import InputError
 from ipbasis.features.interface import Features
-from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
+from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_quadrature
 from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk, TrunkSettings
 from ipbasis.files import replacing_file
 from ipbasis.offline.formats import in_format_3
+from ipbasis.offline.local_accuracy import LocalAccuracy
 from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Declared, Interval, Problem
 from ipbasis.problem.equations import MultiIndex
@@ -89,8 +90,10 @@ class Record(Declared):
         requested: relative error of unseen solutions that was asked for.
         features: what the functions are combined of.
         functions: number K of functions.
-        quadrature_points: points along each coordinate at which residuals are taken.
+        quadrature_points: points along each coordinate at which residuals are taken; of every cell of piecewise features
+            where there is one number for each coordinate.
         accuracy: of all functions.
+        local: accuracy as a function of the parameters; None where it was not measured so.
         rounding: relative error of a function's values by rounding; None where it was not measured.
         leading: accuracy of the first functions alone, by their number; those that a nonlinear search begins with.
         settings: what it was made with; plain data where a recipe of another room made it.
@@ -105,8 +108,9 @@ class Record(Declared):
     requested: PositiveFloat = 1e-3
     features: Annotated[TrunkSettings | PiecewiseSettings, Field(discriminator="kind")]
     functions: PositiveInt
-    quadrature_points: PositiveInt
+    quadrature_points: PositiveInt | tuple[PositiveInt, ...]
     accuracy: Accuracy
+    local: LocalAccuracy | None = None
     rounding: PositiveFloat | None = None
     leading: dict[PositiveInt, Accuracy] = {}
     settings: BasisSettings | dict[str, Any] = {}
@@ -178,11 +182,12 @@ class Basis:
 
     def leading(self, functions: int) -> "Basis":
         """The first functions alone, at as many fewer points; one of the numbers whose accuracy the record holds."""
-        record = self.record
-        share = functions / record.functions
+        record, points = self.record, self.record.quadrature_points
+        if isinstance(points, int):
+            points = ceil(points * (functions / record.functions) ** (1 / len(self.problem.coordinates)))
         update = {
             "functions": functions,
-            "quadrature_points": ceil(record.quadrature_points * share ** (1 / len(self.problem.coordinates))),
+            "quadrature_points": points,
             "accuracy": record.leading[functions],
             "leading": {number: accuracy for number, accuracy in record.leading.items() if number < functions},
         }
@@ -191,7 +196,10 @@ class Basis:
     @cached_property
     def quadrature(self) -> Quadrature:
         """Points over the domain at which residuals are taken."""
-        return gauss_legendre(self.problem.domain, self.record.quadrature_points, self.features.dtype)
+        points = self.record.quadrature_points
+        if isinstance(points, tuple):
+            return cell_quadrature(self.record.features, points)
+        return gauss_legendre(self.problem.domain, points, self.features.dtype)
 
     def function_map(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
         """For each derivative, the (n, K) float64 values of the functions at points (n, d)."""

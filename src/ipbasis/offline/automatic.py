@@ -1,146 +1,41 @@
 """The offline phase of problems with two or three coordinates, with nothing to set but the accuracy and the time."""
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import numpy as np
-
-from ipbasis.offline.collocation import NoSolutionError
-from ipbasis.offline.marching import TooLongError
-from ipbasis.offline.measured import Errors, Span, Tried
-from ipbasis.offline.pilot import Pilot, solve_task
+from ipbasis.offline.artefact import Basis
+from ipbasis.offline.covering import Clock, Told, Training
+from ipbasis.offline.finish import finished
+from ipbasis.offline.pilot import pilot
 from ipbasis.problem.declaration import Problem
 
-Told = Callable[[str], None]
-
-_POOL, _BATCH, _UNSEEN = 128, 4, 12  # candidates, of them solved at once, and tasks to measure the result on
-_COVERED, _MEASURED, _LONGEST = 0.6, 0.85, 0.1  # shares of the time: to add tasks, to measure, and for one task
-_DROPPED = 0.02  # functions of less than this share of the accuracy in the solutions are dropped at once
-_CERTIFIED, _SHARPER = 2, 10.0  # tasks solved once more with a tolerance so many times sharper
+_ROUNDS, _MARGIN = 3, 0.5  # of adding and measuring tasks; share of the accuracy to reach before it is measured
 
 
-@dataclass(frozen=True)
-class Clock:
-    """The time that is given.
-
-    Args:
-        seconds: in all.
-        began: of `time.monotonic`.
-    """
-
-    seconds: float
-    began: float = field(default_factory=time.monotonic)
-
-    def left(self, share: float = 1.0) -> float:
-        """Seconds until a share of the time is over."""
-        return self.began + share * self.seconds - time.monotonic()
-
-    @property
-    def spent(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self.began
-
-
-@dataclass
-class Training:
-    """A training: what is known at any time, so that it may be cut off.
+def train_automatically(
+    problem: Problem,
+    accuracy: float = 1e-3,
+    minutes: float = 5.0,
+    kind: str | None = None,
+    told: Told = lambda text: None,
+) -> Basis:
+    """A basis whose functions span the solutions of a problem over the ranges of its parameters.
 
     Args:
-        accuracy: relative error that is asked for.
-        clock: the time.
-        told: receives what is being done, in words.
-        pilot: how tasks are solved.
-        tried: solved tasks.
-        failed: number of tasks without a solution.
-        late: number of tasks that took too long.
-        seen: errors of the last tasks before they were added.
+        problem: with two or three coordinates and no unknown terms.
+        accuracy: relative error of unseen solutions that is asked for.
+        minutes: that it may take.
+        kind: of features; None for polynomials.
+        told: receives what is being done and how accurate the basis is by now, in words.
+
+    Raises:
+        InputError: if no task has a solution, or none is found in the time.
     """
-
-    accuracy: float
-    clock: Clock
-    told: Told
-    pilot: Pilot
-    tried: Tried
-    failed: int = 0
-    late: int = 0
-    unseen: Tried | None = None
-    before: Errors | None = None
-
-    @property
-    def problem(self) -> Problem:
-        """In natural units."""
-        return self.pilot.marcher.problem
-
-    def solve(self, tasks: np.ndarray, until: float) -> Tried:
-        """Those of tasks (T, U) that have a solution, until a share of the time is over."""
-        solved, pilot = Tried.none(self.problem), self.pilot
-        for unknowns in tasks:
-            seconds = min(self.clock.left(until), _LONGEST * self.clock.seconds)
-            if seconds <= 0:
+    clock = Clock(60 * minutes)
+    found = pilot(problem, accuracy, clock.seconds, told)
+    training = Training(accuracy, clock, told, found, found.tried, found.failed)
+    try:
+        for seed in range(_ROUNDS):
+            training.cover(_MARGIN / 2**seed)
+            if training.measure(seed):
                 break
-            like = self.tried.solutions[self.tried.nearest(self.problem, unknowns)]
-            try:
-                solved = solved.with_one(unknowns, solve_task(pilot.marcher, unknowns, pilot.fineness, like, seconds))
-            except NoSolutionError:
-                self.failed += 1
-            except TooLongError:
-                self.late += 1
-        return solved
-
-    def span(self, others: Tried) -> Span:
-        """All functions of the solved tasks."""
-        pilot, smallest = self.pilot, _DROPPED * self.accuracy
-        return Span.of(pilot.marcher, pilot.fineness, self.tried, others.solutions, smallest)
-
-    def cover(self, margin: float) -> None:
-        """Add tasks, those first that the functions of the others serve worst, until all are served.
-
-        Args:
-            margin: share of the accuracy that tasks are to reach.
-        """
-        pool = self.problem.ranges.sobol(_POOL, 1)
-        while self.clock.left(_COVERED) > 0:
-            span = self.span(Tried.none(self.problem))
-            residual = span.errors(pool).residual
-            batch = self.solve(_worst(self.problem, pool, residual, self.tried), _COVERED)
-            if not len(batch):
-                return
-            self.before = errors = self.span(batch).errors(batch.unknowns, batch.solutions)
-            self.tried = self.tried.and_(batch)
-            ratio = np.median(errors.solution / errors.residual)
-            reached = max(errors.worst(), ratio * residual.max())
-            self.told(
-                f"{len(self.tried)} tasks, {span.modes.count} functions, error of the worst before it was added "
-                f"{errors.worst():.1e}"
-            )
-            if reached <= margin * self.accuracy:
-                return
-
-    def measure(self, seed: int) -> bool:
-        """Solve unseen tasks; whether they are served as well as is asked for."""
-        tasks = self.problem.ranges.drawn(_UNSEEN, np.random.default_rng(seed))
-        unseen = self.solve(tasks, _MEASURED)
-        if not len(unseen):
-            return True  # no time: nothing better can be had
-        self.unseen = unseen
-        self.before = self.span(unseen).errors(unseen.unknowns, unseen.solutions)
-        self.told(f"unseen tasks: error of the worst of {len(unseen)} {self.before.worst():.1e}")
-        return self.before.worst() <= self.accuracy
-
-
-def _worst(problem: Problem, pool: np.ndarray, residual: np.ndarray, tried: Tried) -> np.ndarray:
-    """(B, U) candidates of the largest residual, none close to another or to a solved task."""
-    shares, chosen = problem.ranges.shares(pool), []
-    taken = problem.ranges.shares(tried.unknowns)
-    usual = len(pool) ** (-1 / shares.shape[1])
-    left = np.where(np.isfinite(residual), residual, 1e300)
-    for _ in range(_BATCH):
-        near = np.sqrt(np.square(shares[:, None] - taken[None]).sum(2)).min(1)
-        number = int((left * np.minimum(near / usual, 1)).argmax())
-        chosen.append(number)
-        taken = np.concatenate([taken, shares[number][None]])
-        # the functions of one serve its neighbours, as far as the solved tasks are apart
-        apart = np.sqrt(np.square(shares - shares[number]).sum(1)) / (len(tried) ** (-1 / shares.shape[1]))
-        left = left * np.minimum(apart, 1)
-    return pool[chosen]
+    except KeyboardInterrupt:
+        told("interrupted: the best basis so far is kept")
+    return finished(problem, training)

@@ -54,7 +54,7 @@ def build_basis(
         return measure_accuracy(problem, leading, quadrature, settings.forward, tasks, truth)
 
     functions = transform.shape[1]
-    stages = [] if settings.compression is None or problem.system.affine is not None else _stages(functions)
+    stages = [] if settings.compression is None or problem.system.affine is not None else stages_of(functions)
     dtype = str(trunk.domain.dtype).removeprefix("torch.")
     record = Record(
         problem=problem,
@@ -79,7 +79,7 @@ def _transform(problem: Problem, trunk: Trunk, quadrature: Quadrature, settings:
     return compress(problem, trunk, quadrature, settings.forward, settings.compression)
 
 
-def _stages(functions: int) -> list[int]:
+def stages_of(functions: int) -> list[int]:
     """Numbers of leading functions that a nonlinear search begins with, none where there are few functions."""
     count = int(log(max(1.0, functions / _FEWEST)) / log(_MORE))
     return [round(functions / _MORE**power) for power in range(count, 0, -1)]

@@ -37,6 +37,9 @@ class Tried:
     def __len__(self) -> int:
         return len(self.solutions)
 
+    def __getitem__(self, rows: slice) -> "Tried":
+        return Tried(self.unknowns[rows], self.solutions[rows])
+
     def and_(self, other: "Tried") -> "Tried":
         """Both."""
         return Tried(np.concatenate([self.unknowns, other.unknowns]), self.solutions + other.solutions)
@@ -71,9 +74,10 @@ class Errors:
     solution: np.ndarray
     approximation: np.ndarray
 
-    def worst(self) -> float:
-        """The largest error of a solution; infinite without any."""
-        return float(np.nan_to_num(self.solution, nan=np.inf).max(initial=0.0)) if len(self.solution) else np.inf
+    def worst(self, solved: bool = True) -> float:
+        """The largest error of a solution, or of an approximation; infinite where one was not found."""
+        errors = self.solution if solved else self.approximation
+        return float(np.where(np.isnan(errors), np.inf, errors).max())
 
     def accuracy(self, problem: Problem) -> Accuracy:
         """As a record tells it; tasks that found no solution left out."""

@@ -18,12 +18,13 @@ from ipbasis.problem.natural_units import natural_units
 from ipbasis.problem.units import Units, rescaled
 
 _FINER, _FINEST = 1000, 1e-8  # tasks are solved so many times more accurately than is asked for, if in reach,
-_COARSER, _COARSEST = 4.0, 10.0  # less so where one takes too long, up to so many times less accurately
-_SHARE = 0.1  # of the time that one task may take
+_COARSER, _COARSEST = 16.0, 10.0  # less so where one takes too long, but by this more, or by this less at the last
+_ROUGH = 0.1  # share of the highest polynomials with which best approximations over the whole domain are worth nothing
+_SHARE, _PILOT = 0.05, 0.3  # of the time: that one task may take, and all
 _FADINGS = [2.0**-8, 2.0**-11, 2.0**-14, 2.0**-17]  # errors fall with the power 3/4: five times from one to the next
 _FADED = 0.2  # share of the accuracy by which solutions may differ from one fading to the next
 _FAR = 3.0  # a field so many times larger or smaller than its unit gets another unit
-_TRIES = 9  # tasks that are tried for one with a solution
+_TRIES = 5  # tasks that are tried for one with a solution
 
 Told = Callable[[str], None]
 
@@ -59,31 +60,70 @@ def pilot(problem: Problem, accuracy: float, seconds: float, told: Told) -> Pilo
     Raises:
         InputError: if no task has a solution, or none is found in the time.
     """
-    told("solving a first task")
-    units, limit = natural_units(problem), _SHARE * seconds
-    marcher, fineness = _marcher(problem, units), Fineness(max(accuracy / _FINER, _FINEST), _FADINGS[0])
-    first, solution, fineness = _first(marcher, fineness, accuracy, limit)
+    told("solving tasks in the middle and at the ends of the ranges")
+    units = natural_units(problem)
+    marcher = _marcher(problem, units)
+    fineness, far = Fineness(max(accuracy / _FINER, _FINEST), _FADINGS[0]), accuracy / _COARSEST
+    found = _attempt(problem, units, marcher, fineness, far, seconds, accuracy)
+    if found is None and marcher.in_time:
+        told("most have no solution in time: best approximations over the whole domain at once are tried")
+        at_once = replace(marcher, at_once=True)
+        found = _attempt(problem, units, at_once, fineness, far, seconds, accuracy)
+    if found is None or max(slab.tail for one in found.tried.solutions for slab in one.slabs) > _ROUGH:
+        told("rough solutions in time are tried")
+        found = _attempt(problem, units, marcher, fineness, accuracy * _COARSEST, seconds, accuracy) or found
+    if found is None:
+        raise InputError(
+            f"{problem.name}: most tasks have no solution over the whole domain, or none that is found in "
+            f"{_SHARE * seconds:.0f} s; other or narrower ranges, a shorter domain, or more minutes are right"
+        )
+    told(f"{len(found.tried)} tasks solved to {found.fineness.tolerance:.0e}")
+    return found
+
+
+def _attempt(
+    problem: Problem,
+    units: Units,
+    marcher: Marcher,
+    fineness: Fineness,
+    coarsest: float,
+    seconds: float,
+    accuracy: float,
+) -> Pilot | None:
+    """The pilot by one way of solving tasks; None where it solves less than half of them."""
+    limit, until = _SHARE * seconds, time.monotonic() + _PILOT * seconds
+    ranges = marcher.problem.ranges
+    middle = np.full(len(ranges.intervals), 0.5)
+    shares = np.concatenate([middle[None], ranges.shares(ranges.corners())])
+    first = None
+    for own in np.concatenate([shares[:1], ranges.shares(ranges.sobol(_TRIES, 0))]):
+        if time.monotonic() > until:
+            return None
+        if (first := _in_time(marcher, ranges.at(own), fineness, coarsest, limit)) is not None:
+            break
+    if first is None:
+        return None
+    solution, fineness = first
     sizes = solution.sizes()
     if ((sizes > 0) & ((sizes > _FAR) | (sizes < 1 / _FAR))).any():
         scales = np.where(sizes > 0, sizes, 1.0) * units.field_scales
         units = natural_units(problem, dict(zip(problem.fields, scales.tolist(), strict=True)))
-        marcher = _marcher(problem, units)
-    ranges = marcher.problem.ranges
-    tasks = np.concatenate([ranges.at(first)[None], ranges.corners()])
-    if is_faded(marcher.problem):
+        marcher = _marcher(problem, units, marcher.at_once)
+    tasks = marcher.problem.ranges.at(shares)
+    if marcher.in_time and is_faded(marcher.problem):
         for unknowns in (tasks[0], tasks[1], tasks[-1]):
             fineness = _sharper(marcher, unknowns, fineness, accuracy, limit)
     tried, failed = Tried.none(problem), 0
     for unknowns in tasks:
-        try:
-            solution, fineness = _in_time(marcher, unknowns, fineness, accuracy, limit)
-            tried = tried.with_one(unknowns, solution)
-        except NoSolutionError:
+        if time.monotonic() > until:
+            break
+        found = _in_time(marcher, unknowns, fineness, coarsest, limit)
+        if found is None:
             failed += 1
-    if not len(tried):
-        raise InputError(f"{problem.name}: no task at the ends of the ranges has a solution; other ranges are right")
-    told(f"{len(tried)} tasks in the middle and at the ends of the ranges solved to {fineness.tolerance:.0e}")
-    return Pilot(units, marcher, fineness, tried, failed)
+        else:
+            solution, fineness = found
+            tried = tried.with_one(unknowns, solution)
+    return Pilot(units, marcher, fineness, tried, failed) if len(tried) > failed else None
 
 
 def solve_task(
@@ -101,42 +141,28 @@ def difference(one: Trajectory, other: Trajectory) -> float:
     return ((one.on(grid) - other.on(grid)).norm() / other.on(grid).norm()).item()
 
 
-def _marcher(problem: Problem, units: Units) -> Marcher:
+def _marcher(problem: Problem, units: Units, at_once: bool = False) -> Marcher:
     inner = rescaled(problem, units)
-    return Marcher(inner, torch.ones(len(inner.fields), dtype=torch.float64))
-
-
-def _first(marcher: Marcher, fineness: Fineness, accuracy: float, limit: float) -> tuple[np.ndarray, Trajectory, Fineness]:
-    """Shares of the ranges of a task that has a solution, the middle if it does, its solution, and how fine it is."""
-    ranges = marcher.problem.ranges
-    middle = np.full((1, len(ranges.intervals)), 0.5)
-    for shares in np.concatenate([middle, ranges.shares(ranges.sobol(_TRIES - 1, 0))]):
-        try:
-            return shares, *_in_time(marcher, ranges.at(shares), fineness, accuracy, limit)
-        except NoSolutionError:
-            continue
-    name = marcher.problem.name
-    raise InputError(f"{name}: none of {_TRIES} tasks in the ranges has a solution over the whole domain")
+    return Marcher(inner, torch.ones(len(inner.fields), dtype=torch.float64), at_once)
 
 
 def _in_time(
-    marcher: Marcher, unknowns: np.ndarray, fineness: Fineness, accuracy: float, limit: float
-) -> tuple[Trajectory, Fineness]:
-    """The solution of a task, as fine as can be in the time."""
-    for chosen in _coarser(fineness, accuracy):
+    marcher: Marcher, unknowns: np.ndarray, fineness: Fineness, coarsest: float, limit: float
+) -> tuple[Trajectory, Fineness] | None:
+    """The solution of a task, as fine as can be in the time, and how fine; None where there is none."""
+    for chosen in _coarser(fineness, coarsest):
         try:
             return solve_task(marcher, unknowns, chosen, seconds=limit), chosen
         except TooLongError:
             continue
-    raise InputError(
-        f"{marcher.problem.name}: one solution takes more than {limit:.0f} s even at a tolerance of "
-        f"{accuracy * _COARSEST:.1g}; narrower ranges, a shorter domain or more minutes are right"
-    )
+        except NoSolutionError:
+            return None
+    return None
 
 
-def _coarser(fineness: Fineness, accuracy: float) -> Iterator[Fineness]:
+def _coarser(fineness: Fineness, coarsest: float) -> Iterator[Fineness]:
     """One after the other, until a solution would be of no use."""
-    while fineness.tolerance < accuracy * _COARSEST:
+    while fineness.tolerance <= coarsest:
         yield fineness
         fineness = replace(fineness, tolerance=fineness.tolerance * _COARSER, fading=min(8 * fineness.fading, _FADINGS[0]))
 
