@@ -190,7 +190,7 @@ class Conditions:
     def rows(self, features: Mapping[MultiIndex, Tensor]) -> Tensor:
         """(m, F K) rows, for features (c, K) at `points`."""
         value = features[()]
-        blocks = []
+        blocks = [value.new_zeros(0, self.fields * value.shape[1])]
         for part in self.parts:
             by_field = [value.new_zeros(part.rows.stop - part.rows.start, value.shape[1])] * self.fields
             for field, index, coefficient in part.terms:
