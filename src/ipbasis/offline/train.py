@@ -8,7 +8,7 @@ from ipbasis.errors import InputError
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 
-Kind = Literal["windows", "random", "chebyshev", "trained"]
+Kind = Literal["windows", "chebyshev"]
 
 
 def train(
@@ -49,4 +49,6 @@ def train(
         return train_windows(problem, accuracy, told)
     from ipbasis.offline.automatic import train_automatically
 
-    return train_automatically(problem, accuracy, minutes, features, told)
+    if features not in (None, "chebyshev"):
+        raise InputError(f"features {features!r}: {problem.name} has more than one coordinate; chebyshev is right")
+    return train_automatically(problem, accuracy, minutes, told)
