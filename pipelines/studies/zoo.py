@@ -128,7 +128,8 @@ def row(study: Zoo, name: str) -> dict[str, Any]:
 def work(study: Zoo, tracker: Tracker) -> None:
     chosen = study.chosen or list(study.problems)
     # what takes long first, so that no core is left with it alone
-    ordered = sorted(chosen, key=lambda name: -len(study.problems[name].coordinates))
+    size = {name: (len(problem.coordinates), len(problem.fields)) for name, problem in study.problems.items()}
+    ordered = sorted(chosen, key=size.get, reverse=True)
     table = pd.DataFrame(side_by_side(row, [(study, name) for name in ordered], study.threads, "zoo"))
     table = table.sort_values("problem", ignore_index=True)
     write_table(table, "zoo", tracker)
