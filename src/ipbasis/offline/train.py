@@ -38,9 +38,7 @@ def train(
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"minutes {minutes:g}: a time above zero is right, such as 5")
     if problem.unknown_terms:
-        raise InputError(
-            f"{problem.name}: unknown_terms: a basis is trained on equations with every term known"
-        )
+        raise InputError(f"{problem.name}: unknown_terms: a basis is trained on equations with every term known")
     if len(problem.coordinates) == 1:
         from ipbasis.offline.windows.train import train_windows
 
