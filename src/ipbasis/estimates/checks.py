@@ -104,9 +104,9 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
     """Status and message of each query; the first that applies of
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
-    outside the trained range), ``poor_fit`` (the equation is not met), ``not_identifiable`` (at a bound), ``poor_fit``
-    (the data are not met), ``not_identifiable`` (the data leave a parameter as uncertain as its range), ``poor_basis``
-    (the basis is too rough to tell), ``failed`` (no convergence), ``ok``.
+    outside the trained range), ``poor_fit`` (the equation is not met), ``not_identifiable`` (at a bound), ``failed``
+    (no convergence), ``poor_fit`` (the data are not met), ``not_identifiable`` (the data leave a parameter as
+    uncertain as its range), ``poor_basis`` (the basis is too rough to tell), ``ok``.
 
     Args:
         problem: gives the ranges.
@@ -169,6 +169,7 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
             lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
         ),
         (at_bound.any(1), "not_identifiable", bound_met),
+        (~e.converged, "failed", lambda i: "the search did not converge"),
         (
             excess > 1,
             "poor_fit",
@@ -193,7 +194,6 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
             "poor_basis",
             lambda i: f"the basis is {e.basis_error[i]:.2g} error bars off here: train it longer or on narrower ranges",
         ),
-        (~e.converged, "failed", lambda i: "the search did not converge"),
         (~bars, "ok", lambda i: "the solver gives no error bars"),
     ]
     statuses, messages = ["ok"] * len(bars), [""] * len(bars)

@@ -42,6 +42,10 @@ def train(
     if len(problem.coordinates) == 1:
         from ipbasis.offline.windows.train import train_windows
 
+        if problem.periodic:
+            raise InputError(
+                f"{problem.name}: boundary: the only coordinate, {problem.periodic[0]!r}, cannot be periodic"
+            )
         if features not in (None, "windows"):
             raise InputError(f"features {features!r}: {problem.name} has one coordinate; windows are right")
         return train_windows(problem, accuracy, told)

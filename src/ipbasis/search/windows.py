@@ -38,7 +38,6 @@ _LEAST_LEVEL = 1e-10  # below it rounding errors of the residuals grow
 _FIRST_NOISE = 0.1  # relative, of a search that is to find it
 _OTHER_STARTS = (2, 7)  # in the order of nearness, where the nearest ends in a doubtful place
 _MORE = 1.5  # times the variance that is due, from which on another start is tried
-_SAME = 0.1  # in units of χ², up to which two ends are as good: a small part of the 1 that an error bar is worth
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
 _BATCH_ENTRIES = 40_000_000  # of the rows of all windows
 
@@ -105,7 +104,7 @@ class Windows(Prepared):
         by_field = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
         observed, weights = torch.as_tensor(batch.observed), noise.weights(torch.as_tensor(batch.observed))
         residual = (torch.as_tensor(batch.values) - functions @ by_field) * weights
-        jump = jumps(batch.points[..., 0], residual.numpy(), observed.numpy())
+        jump = jumps(batch.points[..., 0], residual.numpy(), asked.size.numpy(), observed.numpy())
         return replace(solution, jump=torch.as_tensor(jump))
 
 
@@ -331,9 +330,6 @@ def _at_level(windows: Windows, asked: _Asked, ended: _Ended, level: Tensor, bou
     )
 
 
-_GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
-
-
 def _doubtful(asked: _Asked, ended: _Ended) -> Tensor:
     """(B,) whether another start may lead to a better place: no convergence, or a misfit larger than it need be."""
     tested = asked.free_freedom >= 1
@@ -382,7 +378,7 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
         free_freedom=asked.free_freedom,
         jump=torch.zeros_like(noise),
         # an error of this size along the direction of one parameter would move it by as many error bars
-        basis_error=(asked.squares * grid.tail(unknowns).square()).sum((1, 2)).sqrt() / noise,
+        basis_error=(asked.squares * grid.truncation(unknowns).square()).sum((1, 2)).sqrt() / noise,
         iterations=ended.iterations,
         converged=ended.converged,
     )

@@ -219,12 +219,24 @@ class Grid:
         return bubbles, torch.cat([left, right[:, -1:]], dim=1)
 
     def tail(self, unknowns: Tensor) -> Tensor:
-        """(B, F, W) size of the polynomials' two highest coefficients: about the error that a degree less would
-        leave."""
+        """(B, F, W) size of the polynomials' two highest coefficients: the error that two degrees less would leave."""
+        return self._ends(unknowns)[0]
+
+    def truncation(self, unknowns: Tensor) -> Tensor:
+        """(B, F, W) error of the polynomials: their coefficients fall off like a geometric series, pair by pair."""
+        last, before = self._ends(unknowns)
+        return last * (last / before.clamp_min(torch.finfo(last.dtype).tiny)).clamp_max(1.0)
+
+    def _ends(self, unknowns: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, W) each: sizes of the last two coefficients, and of the two before them."""
         rows = (self.coefficients @ unknowns[..., None]).squeeze(-1)
         by_field = rows.unflatten(2, (len(self.orders), -1)).transpose(1, 2)
-        last = [self.points + order for order in self.orders]
-        return torch.stack([by_field[:, f, :, end - 2 : end].norm(dim=2) for f, end in enumerate(last)], dim=1)
+        ends = [self.points + order for order in self.orders]
+        pairs = [
+            torch.stack([by_field[:, f, :, end - far : end - far + 2].norm(dim=2) for f, end in enumerate(ends)], dim=1)
+            for far in (2, 4)
+        ]
+        return pairs[0], pairs[1]
 
     def unknowns(self, bubbles: Tensor, states: Tensor) -> Tensor:
         """(B, W, C) all unknowns of each window, of its own (B, W, bubbles) and the states (B, W + 1, S)."""

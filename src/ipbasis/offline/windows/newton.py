@@ -9,7 +9,6 @@ from torch import Tensor
 from ipbasis.offline.windows.elimination import Condensed, condense
 from ipbasis.offline.windows.grid import Grid
 
-_EPSILON = torch.finfo(torch.float64).eps
 _SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
 _BOUNDS_MET = 4  # in one step, at most: unknowns that meet a bound stop there, and the others take a step without them
 _LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e6
@@ -33,7 +32,7 @@ class State:
         return len(self.parameters)
 
     def moved(self, step: "State", share: Tensor) -> "State":
-        """The same after a share (B,) of a step."""
+        """The same after a share (B,) of a step, or one for all."""
         parts = ((getattr(self, f.name), getattr(step, f.name)) for f in fields(self))
         return State(*(own + share.reshape(-1, *[1] * (own.ndim - 1)) * other for own, other in parts))
 
@@ -81,7 +80,6 @@ class Found:
         state: fields and parameters.
         objective: (B,) weighted squares of data, equations and conditions.
         misfit: (B,) of the data alone.
-        condensed: the least squares there.
         iterations: (B,) steps.
         converged: (B,).
     """
@@ -95,11 +93,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Scales:
-    """Sizes of equations (B, E) and conditions (B, conditions) for each query: what a relative error of one means."""
+    """Sizes of equations (B, E), conditions (B, conditions) and initial values (B, I): what a relative error of one
+    means."""
 
     equations: Tensor
     conditions: Tensor
     initial: Tensor
+
+    def __getitem__(self, rows: Tensor) -> "Scales":
+        return Scales(self.equations[rows], self.conditions[rows], self.initial[rows])
 
 
 _LEAST_SIZE = 1e-4  # of a field, in units of its usual size, that is told from zero
@@ -219,8 +221,9 @@ def root_rows(posed: Posed, state: State, condensed: Condensed) -> tuple[Tensor,
     return rows, right
 
 
-def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping: Tensor) -> tuple[State, Tensor]:
-    """The step of Levenberg and Marquardt, no further than the bounds, and the objective (B,) that it predicts."""
+def _root_step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping: Tensor) -> tuple[Tensor, Tensor]:
+    """The step (B, S + P) of Levenberg and Marquardt in the root, no further than the bounds, and the objective (B,)
+    that it predicts."""
     rows, right = root_rows(posed, state, condensed)
     gradient = (rows.mT @ right[..., None]).squeeze(2)
     now, (low, high) = torch.cat([state.states[:, 0], state.parameters], dim=1), _root_bounds(grid, posed)
@@ -235,9 +238,13 @@ def _step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping:
         if not beyond.any():
             break
         held, step = held | beyond, torch.where(held | beyond, step, 0.0)
-    predicted = ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+    return step, ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+
+
+def _spread(grid: Grid, condensed: Condensed, step: Tensor) -> State:
+    """The step in all unknowns that belongs to one (B, S + P) in the root."""
     bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
-    return State(bubbles[..., 0], states[..., 0], step[:, grid.states :]), predicted
+    return State(bubbles[..., 0], states[..., 0], step[:, grid.states :])
 
 
 def _least_squares(rows: Tensor, right: Tensor, held: Tensor, damping: Tensor) -> Tensor:
@@ -291,35 +298,85 @@ def search(
     for _ in range(steps):
         if not len(active):
             break
-        here, asked = state[active], posed[active]
-        unit = Scales(units.equations[active], units.conditions[active], units.initial[active])
-        own_level, before = level[active], objective[active]
-        condensed = condensed_at(grid, asked, here, unit, own_level)
-        step, predicted = _step(grid, asked, here, condensed, damp[active])
-        share = torch.ones_like(before)
-        taken = torch.zeros_like(before, dtype=torch.bool)
-        now, after, data = here, before.clone(), misfit[active]
-        for _ in range(_SHORTENINGS):
-            trial = here.moved(step, share)
-            value, own = _objective(grid, asked, trial, unit, own_level)
-            better = ~taken & (value < before)
-            now, after = now.where(better, trial), torch.where(better, value, after)
-            data, taken = torch.where(better, own, data), taken | better
-            if taken.all():
-                break
-            share = torch.where(taken, share, share * _SHORTER)
-        whole = taken & (share == 1)
-        damp[active] = torch.where(taken, torch.where(whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(_LEAST_DAMPING)
-        for target, source in (
-            (state.bubbles, now.bubbles),
-            (state.states, now.states),
-            (state.parameters, now.parameters),
-        ):
-            target[active] = source
-        objective[active], misfit[active] = after, data
+        problem = _Weighted(grid, posed[active], units[active], level[active])
+        here, before = state[active], objective[active]
+        condensed = condensed_at(grid, problem.posed, here, problem.units, problem.level)
+        step, predicted = _root_step(grid, problem.posed, here, condensed, damp[active])
+        # along a weak direction any damping makes a step short: what is left to gain is told by the one without
+        undamped = torch.full_like(before, _LEAST_DAMPING)
+        _, lowest = _root_step(grid, problem.posed, here, condensed, undamped)
+        end = _searched(problem, here, _spread(grid, condensed, step), before, misfit[active], predicted)
+        damp[active] = torch.where(end.taken, torch.where(end.whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(
+            _LEAST_DAMPING
+        )
+        for field in fields(state):
+            getattr(state, field.name)[active] = getattr(end.state, field.name)
+        objective[active], misfit[active] = end.objective, end.misfit
         iterations[active] += 1
-        ended = (before - predicted < gain) | (whole & (before - after < gain))
+        ended = before - lowest < gain
         converged[active] = ended
-        stuck = damp[active] > _MOST_DAMPING
-        active = active[~(ended | stuck)]
+        active = active[~(ended | (damp[active] > _MOST_DAMPING))]
     return Found(state, objective, misfit, iterations, converged)
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """What is minimised: the problem of a batch with sizes and levels."""
+
+    grid: Grid
+    posed: Posed
+    units: Scales
+    level: Tensor
+
+    def objective(self, state: State) -> tuple[Tensor, Tensor]:
+        """(B,) each: sum of the squares, and the misfit."""
+        return _objective(self.grid, self.posed, state, self.units, self.level)
+
+    def corrected(self, state: State) -> State:
+        """Bubbles and states after a step of their own, the root held: a step in the root leaves defects of second
+        order."""
+        condensed = condensed_at(self.grid, self.posed, state, self.units, self.level)
+        return state.moved(_spread(self.grid, condensed, torch.zeros_like(condensed.root[:, 0, :-1])), torch.ones(()))
+
+    def __getitem__(self, rows: Tensor) -> "_Weighted":
+        return _Weighted(self.grid, self.posed[rows], self.units[rows], self.level[rows])
+
+
+@dataclass(frozen=True)
+class _LineEnd:
+    """Where a search along a step ended: the place, objective and misfit (B,) there, whether the step was `taken`, and
+    as a whole."""
+
+    state: State
+    objective: Tensor
+    misfit: Tensor
+    taken: Tensor
+    whole: Tensor
+
+
+def _searched(
+    problem: _Weighted, here: State, step: State, before: Tensor, misfit: Tensor, predicted: Tensor
+) -> _LineEnd:
+    """The first share of a step that lowers the objective, corrected where it gains less than half of what it
+    should."""
+    share, taken = torch.ones_like(before), torch.zeros_like(before, dtype=torch.bool)
+    now, after, data = here, before.clone(), misfit.clone()
+    for _ in range(_SHORTENINGS):
+        trial = here.moved(step, share)
+        value, own = problem.objective(trial)
+        poor = (~taken & ~(value <= (before + predicted) / 2)).nonzero().squeeze(1)
+        if len(poor):
+            part = problem[poor]
+            other = part.corrected(trial[poor])
+            lower, less = part.objective(other)
+            better = ~(lower >= value[poor]) & lower.isfinite()
+            for field in fields(trial):
+                getattr(trial, field.name)[poor[better]] = getattr(other, field.name)[better]
+            value[poor[better]], own[poor[better]] = lower[better], less[better]
+        better = ~taken & (value < before)
+        now, after = now.where(better, trial), torch.where(better, value, after)
+        data, taken = torch.where(better, own, data), taken | better
+        if taken.all():
+            break
+        share = torch.where(taken, share, share * _SHORTER)
+    return _LineEnd(now, after, data, taken, taken & (share == 1))

@@ -117,7 +117,7 @@ def _grid(problem: Problem, tolerance: float, told: Told) -> Grid:
         grid = Grid(problem, edges, _POINTS)
         rough = _rough(grid, pool, curves, tolerance)
         told(f"{grid.windows} windows, {rough.sum()} too wide")
-        if not rough.any() or grid.windows >= _MOST_WINDOWS:
+        if not rough.any() or grid.windows + rough.sum() > _MOST_WINDOWS:
             return grid
         edges = np.sort(np.concatenate([edges, (edges[:-1] + edges[1:])[rough] / 2]))
 
@@ -133,7 +133,9 @@ def _rough(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None, toleranc
     unknowns = grid.unknowns(state.bubbles, state.states)
     size = grid.field_values(unknowns).square().mean((2, 3)).sqrt()
     usual = size.square().mean(0).sqrt()
-    change = grid.tail(unknowns) / torch.maximum(size, 1e-4 * usual)[..., None].clamp_min(1e-300)
+    # a field that is nothing but rounding beside the others is not resolved
+    least = torch.maximum(1e-4 * usual, torch.finfo(size.dtype).eps * usual.amax())
+    change = grid.tail(unknowns) / torch.maximum(size, least)[..., None].clamp_min(1e-300)
     return (change.amax((0, 1)) > tolerance).numpy()
 
 
