@@ -176,8 +176,9 @@ def test_of_two_equal_optima_the_one_in_the_trained_range_is_meant():
     assert (np.abs(own["a"] - truth) < 5 * own["a_std"]).all()
 
 
-def test_hidden_fields_are_found(rng=np.random.default_rng(7)):
+def test_hidden_fields_are_found():
     """Infected alone are observed."""
+    rng = np.random.default_rng(7)
     sir = Problem(
         name="sir",
         coordinates={"t": [0, 60]},

@@ -8,6 +8,7 @@ import torch
 
 from ipbasis.estimates.checks import Grounds, judge
 from ipbasis.estimates.intervals import correlations, intervals
+from ipbasis.estimates.resimulate import fitted_initial_values
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.units import Units
@@ -103,10 +104,28 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
         jump=solution.jump.numpy(),
-        basis_error=solution.basis_error.numpy(),
+        basis_error=np.maximum(solution.basis_error.numpy(), _local_error(basis, fit, size)),
         converged=solution.converged.numpy(),
         noise_given=fit.noise_given,
     )
+
+
+def _local_error(basis: Basis, fit: Fit, size: np.ndarray) -> np.ndarray:
+    """(B,) root of the squared errors that the basis makes at the estimates, in units of the noise; zero if not known.
+
+    An error of this size along the direction of one parameter would move its estimate by as many error bars.
+
+    Args:
+        basis: the basis.
+        fit: the estimates.
+        size: (B,) root mean square of the observations in units of their weights.
+    """
+    local, solution = basis.record.local, fit.solution
+    if local is None:
+        return np.zeros(len(size))
+    unknowns = np.hstack([solution.parameters.numpy(), fitted_initial_values(basis, solution.readouts)])
+    _, error = local.at(basis.problem.ranges.shares(unknowns))
+    return error * size * np.sqrt(fit.batch.observed.sum((1, 2))) / solution.noise_std.numpy()
 
 
 def correlation_columns(problem: Problem, solution: Solution) -> dict[str, np.ndarray]:

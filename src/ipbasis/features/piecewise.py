@@ -151,7 +151,9 @@ def cell_rules(grid: PiecewiseSettings, counts: Sequence[int]) -> list[tuple[np.
 
 def cell_quadrature(grid: PiecewiseSettings, counts: Sequence[int]) -> Quadrature:
     """The product of `cell_rules`."""
-    points, weights = (torch.cartesian_prod(*map(torch.as_tensor, part)) for part in zip(*cell_rules(grid, counts), strict=True))
+    points, weights = (
+        torch.cartesian_prod(*map(torch.as_tensor, part)) for part in zip(*cell_rules(grid, counts), strict=True)
+    )
     return Quadrature(points.reshape(-1, len(grid.degrees)), weights.reshape(-1, len(grid.degrees)).prod(1))
 
 

@@ -90,7 +90,8 @@ class Record(Declared):
         requested: relative error of unseen solutions that was asked for.
         features: what the functions are combined of.
         functions: number K of functions.
-        quadrature_points: points along each coordinate at which residuals are taken; of every cell of piecewise features
+        quadrature_points: points along each coordinate at which residuals are taken; of every cell of piecewise
+        features
             where there is one number for each coordinate.
         accuracy: of all functions.
         local: accuracy as a function of the parameters; None where it was not measured so.

@@ -13,7 +13,6 @@ def train_automatically(
     problem: Problem,
     accuracy: float = 1e-3,
     minutes: float = 5.0,
-    kind: str | None = None,
     told: Told = lambda text: None,
 ) -> Basis:
     """A basis whose functions span the solutions of a problem over the ranges of its parameters.
@@ -22,7 +21,6 @@ def train_automatically(
         problem: with two or three coordinates and no unknown terms.
         accuracy: relative error of unseen solutions that is asked for.
         minutes: that it may take.
-        kind: of features; None for polynomials.
         told: receives what is being done and how accurate the basis is by now, in words.
 
     Raises:

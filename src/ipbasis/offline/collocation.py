@@ -1,7 +1,7 @@
 """Equations and conditions at points of a box, solved by least squares in the span of features.
 
-Parameters may stand anywhere; nonlinear equations take Newton's steps. Neither an affine split nor a reference solver is
-needed.
+Parameters may stand anywhere; nonlinear equations take Newton's steps. Neither an affine split nor a reference solver
+is needed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -172,7 +172,8 @@ class Box:
         raise NoSolutionError(f"no convergence in {_STEPS} steps")
 
     def _factor(self, task: "_Task", evaluated: list[tuple[Tensor, Tensor]], sizes: list[Tensor] | None) -> "_Factor":
-        """The matrix of a linear problem is kept: the same for all tasks of equal parameters and boxes of equal size."""
+        """The matrix of a linear problem is kept: the same for all tasks of equal parameters and boxes of equal
+        size."""
         domain = task.place.domain
         same = domain[:, 1] - domain[:, 0] if self.autonomous else domain
         key = torch.cat([task.parameters, same.flatten(), task.place.sizes]).numpy().tobytes()

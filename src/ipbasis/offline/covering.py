@@ -111,7 +111,9 @@ class Training:
             errors = self.span(batch).errors(batch.unknowns, batch.solutions)
             self.tried, self.unseen = self.tried.and_(batch), None
             worst = self.worst(errors)
-            self.told(f"{len(self.tried)} tasks, {span.modes.count} functions, error of the worst of {len(batch)} {worst:.1e}")
+            self.told(
+                f"{len(self.tried)} tasks, {span.modes.count} functions, error of the worst of {len(batch)} {worst:.1e}"
+            )
             if max(worst, np.median(errors.solution / errors.residual) * residual.max()) <= margin * self.accuracy:
                 return
 

@@ -1,7 +1,7 @@
 """Boundary conditions that do not fit the initial conditions at the corner where both hold, made to fit.
 
-Such a condition ``B = 0`` becomes ``B - m exp(-rate (t - t0)) = 0`` with its value m at the initial state: what does not
-fit is faded out. Without it a jump at the corner, or a kink, spoils the solution about it however fine it is.
+Such a condition ``B = 0`` becomes ``B - m exp(-rate (t - t0)) = 0`` with its value m at the initial state: what does
+not fit is faded out. Without it a jump at the corner, or a kink, spoils the solution about it however fine it is.
 """
 
 from collections.abc import Mapping
@@ -84,4 +84,6 @@ def _misfit(arguments: Arguments, system: Equations, residual: sympy.Expr, corne
 def is_faded(problem: Problem) -> bool:
     """Whether any condition of a problem in time may not fit the initial state."""
     arguments = Arguments(problem)
-    return any(faded_conditions(arguments, system, fixed) != system.residuals for fixed, system in problem.boundary_systems)
+    return any(
+        faded_conditions(arguments, system, fixed) != system.residuals for fixed, system in problem.boundary_systems
+    )

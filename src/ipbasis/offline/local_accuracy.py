@@ -10,8 +10,8 @@ class LocalAccuracy(Declared):
     """How far a basis carries at any parameters, from tasks at which it was measured.
 
     Logarithms are interpolated between the nearest tasks, weighted by the inverse of their distance to the power of the
-    number of unknowns plus one, in shares of the ranges: 0 at the low end of each, 1 at the high end, on its scale. Some
-    tasks lie outside of the ranges, where estimates are searched too.
+    number of unknowns plus one, in shares of the ranges: 0 at the low end of each, 1 at the high end, on its scale.
+    Some tasks lie outside of the ranges, where estimates are searched too.
 
     Args:
         shares: (V, U) of parameters and free initial values.

@@ -129,7 +129,9 @@ class Span:
     reduced: Reduced
 
     @classmethod
-    def of(cls, marcher: Marcher, fineness: Fineness, tried: Tried, others: Sequence[Trajectory], smallest: float) -> "Span":
+    def of(
+        cls, marcher: Marcher, fineness: Fineness, tried: Tried, others: Sequence[Trajectory], smallest: float
+    ) -> "Span":
         """The functions of solved tasks, on a grid on which others are polynomials too.
 
         Args:
@@ -144,14 +146,25 @@ class Span:
         solutions = tried.on(grid)
         modes = modes_of(grid, solutions, problem.system.indices, smallest)
         return cls(
-            problem, marcher, fineness, tried, modes, solutions @ modes.transform, Reduced.of(problem, modes, marcher.in_time)
+            problem,
+            marcher,
+            fineness,
+            tried,
+            modes,
+            solutions @ modes.transform,
+            Reduced.of(problem, modes, marcher.in_time),
         )
 
     def first(self, count: int) -> "Span":
         """The first functions alone."""
         modes = self.modes.first(count)
         return Span(
-            self.problem, self.marcher, self.fineness, self.tried, modes, self.readouts[..., :count],
+            self.problem,
+            self.marcher,
+            self.fineness,
+            self.tried,
+            modes,
+            self.readouts[..., :count],
             Reduced.of(self.problem, modes, self.marcher.in_time),
         )
 

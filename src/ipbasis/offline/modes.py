@@ -37,8 +37,8 @@ def modes_of(grid: PiecewiseSettings, solutions: Tensor, indices: tuple[MultiInd
     """POD of solutions, each of size 1, in a norm of the value and of every derivative in the equation.
 
     What is dropped is then small in the residual too. Derivatives are taken along coordinates of length 2 and count on
-    a cell by its length in time: what a residual does to a solution is its size times how long it lasts, and where cells
-    are short, as next to a corner that does not fit, it may be large.
+    a cell by its length in time: what a residual does to a solution is its size times how long it lasts, and where
+    cells are short, as next to a corner that does not fit, it may be large.
 
     Args:
         grid: of piecewise polynomials on [-1, 1] along each coordinate.

@@ -164,7 +164,9 @@ def _coarser(fineness: Fineness, coarsest: float) -> Iterator[Fineness]:
     """One after the other, until a solution would be of no use."""
     while fineness.tolerance <= coarsest:
         yield fineness
-        fineness = replace(fineness, tolerance=fineness.tolerance * _COARSER, fading=min(8 * fineness.fading, _FADINGS[0]))
+        fineness = replace(
+            fineness, tolerance=fineness.tolerance * _COARSER, fading=min(8 * fineness.fading, _FADINGS[0])
+        )
 
 
 def _sharper(marcher: Marcher, unknowns: np.ndarray, fineness: Fineness, accuracy: float, limit: float) -> Fineness:

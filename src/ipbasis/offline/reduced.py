@@ -71,7 +71,9 @@ class Reduced:
     def of(cls, problem: Problem, modes: Modes, faded: bool) -> "Reduced":
         """A problem in the span of modes, its fields of size one; for `faded` see `box_of`."""
         box = box_of(problem, Compressed(modes), cell_rules(modes.grid, points_of(modes.grid)), faded)
-        return cls(modes, box, Place(torch.as_tensor(problem.domain), torch.ones(len(problem.fields), dtype=torch.float64)))
+        return cls(
+            modes, box, Place(torch.as_tensor(problem.domain), torch.ones(len(problem.fields), dtype=torch.float64))
+        )
 
     def solve(self, parameters: Tensor, targets: Targets, guess: Tensor) -> ReducedSolution:
         """The readouts (F, K) of the smallest residual, from a guess.

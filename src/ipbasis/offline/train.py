@@ -8,7 +8,7 @@ from ipbasis.errors import InputError
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 
-Kind = Literal["windows", "random", "chebyshev", "trained"]
+Kind = Literal["windows", "chebyshev"]
 
 
 def train(
@@ -38,9 +38,7 @@ def train(
     if not (math.isfinite(minutes) and minutes > 0):
         raise InputError(f"minutes {minutes:g}: a time above zero is right, such as 5")
     if problem.unknown_terms:
-        raise InputError(
-            f"{problem.name}: unknown_terms: a basis is trained on equations with every term known"
-        )
+        raise InputError(f"{problem.name}: unknown_terms: a basis is trained on equations with every term known")
     if len(problem.coordinates) == 1:
         from ipbasis.offline.windows.train import train_windows
 
@@ -49,4 +47,6 @@ def train(
         return train_windows(problem, accuracy, told)
     from ipbasis.offline.automatic import train_automatically
 
-    return train_automatically(problem, accuracy, minutes, features, told)
+    if features not in (None, "chebyshev"):
+        raise InputError(f"features {features!r}: {problem.name} has more than one coordinate; chebyshev is right")
+    return train_automatically(problem, accuracy, minutes, told)

@@ -132,8 +132,8 @@ def _pointwise(
     """
     if parametric_conditions(basis.problem):
         raise InputError(
-            f"{basis.problem.name}: parameters in initial or boundary conditions are for equations linear in the fields, "
-            "or of one coordinate"
+            f"{basis.problem.name}: parameters in initial or boundary conditions are for equations linear in the "
+            "fields, or of one coordinate"
         )
     functions, root = at_quadrature
     leading = None
