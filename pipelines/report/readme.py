@@ -126,6 +126,28 @@ def throughput_table() -> str:
     return markdown(_spaced(fastest.assign(**whole))[["problem", *names]].rename(columns=names))
 
 
+def zoo_table() -> str:
+    """Training, basis and estimates of every problem that comes along; empty cells where it could not be trained."""
+    table = pd.read_csv(REPORTS / "tables" / "zoo.csv")
+    for name in ("ok", "coverage", "wrong_ok"):
+        table[name] *= 100
+    ratios = ["error_over_cramer_rao", "typical_error_over_cramer_rao"]
+    table[ratios] = table[ratios].map(lambda value: "" if pd.isna(value) else f"{value:.2f}")
+    names = {
+        "functions": "functions",
+        "train_seconds": "seconds to train",
+        "accuracy": "error of the basis",
+        "queries_per_second": "queries per second",
+        "ok": "ok, %",
+        "error_over_cramer_rao": "error / bound",
+        "typical_error_over_cramer_rao": "typical error / bound",
+        "coverage": "in 95 % interval",
+        "wrong_ok": "wrong but ok, %",
+    }
+    whole = table[["functions", "ok", "coverage", "queries_per_second"]].round()
+    return markdown(_spaced(table.assign(**whole))[["problem", *names]].rename(columns=names))
+
+
 def basis_table() -> str:
     """Error, cost and estimates of as many functions of each basis, ours and those that need no training."""
     quality, size, online = (
@@ -202,6 +224,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy table": accuracy_table,
     "search table": search_table,
     "throughput table": throughput_table,
+    "zoo table": zoo_table,
     "basis table": basis_table,
     "features table": features_table,
 }
