@@ -169,7 +169,8 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
             lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
         ),
         (at_bound.any(1), "not_identifiable", bound_met),
-        (~e.converged, "failed", lambda i: "the search did not converge"),
+        # a search without an end follows a valley that the data leave open, or stopped short: no misfit to judge by
+        (~e.converged & ~vague.any(1), "failed", lambda i: "the search did not converge"),
         (
             excess > 1,
             "poor_fit",
