@@ -21,6 +21,7 @@ FIXED = {"21-cooling": {"Ta": 0.0}}  # the ambient temperature is known
 ALSO = {
     "02-indometh": {"not_identifiable"},  # slow phases that the data hardly tell
     "18-spring": {"poor_fit"},  # the first point is off by six standard deviations
+    "30-kdv": {"poor_basis"},  # exact data: below the accuracy that was asked for, the basis cannot tell
     "33-provinces": {"poor_fit"},  # logistic growth does not hold to the noise, which is that of a sum of counts
 }
 MINUTES = {"28-moisture": 0.7, "30-kdv": 0.7}  # enough; others take seconds

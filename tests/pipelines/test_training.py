@@ -33,7 +33,7 @@ def test_settings_choose_the_validator(basis, monkeypatch, observations):
     """Observations ask for estimates of the parameters; without them the training scores the forward problem."""
     asked = {}
     monkeypatch.setattr(training, "one_thread", lambda: None)
-    monkeypatch.setattr(training, "train", lambda problem, chosen, **given: asked.update(given) or basis)
+    monkeypatch.setattr(training, "train_trunk_basis", lambda problem, chosen, **given: asked.update(given) or basis)
     given = f"recipes.ipbasis.offline.validation.observations={observations or 'null'}"
     chosen = benchmark("damped_oscillator", "profile=smoke", "basis.readouts=3", given)
     made, _ = training.train_basis(chosen, None, Sent())
