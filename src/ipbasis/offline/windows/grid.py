@@ -93,13 +93,15 @@ class Grid:
         """Number W."""
         return len(self.edges) - 1
 
-    @cached_property
+    @property
     def orders(self) -> tuple[int, ...]:
         """Of each field: its highest derivative in the equations."""
-        jets = self.problem.system.jets
-        return tuple(
-            max((len(j.index) for j in jets if j.field == f), default=0) for f in range(len(self.problem.fields))
-        )
+        return self.problem.orders
+
+    @cached_property
+    def first_states(self) -> list[int]:
+        """(F,) where the value of each field stands in a state, its derivatives behind it."""
+        return np.cumsum([0, *self.orders])[:-1].tolist()
 
     @property
     def degree(self) -> int:
@@ -197,8 +199,7 @@ class Grid:
     @cached_property
     def initial_places(self) -> list[int]:
         """(I,) where the initial values that have a range stand in a state."""
-        first = np.cumsum([0, *self.orders])
-        return [int(first[jet.field]) + len(jet.index) for jet in self.problem.free_initial]
+        return [self.first_states[jet.field] + len(jet.index) for jet in self.problem.free_initial]
 
     @cached_property
     def _unit(self) -> Tensor:
@@ -283,5 +284,4 @@ class Grid:
 
 def grid_of(problem: Problem, settings: PiecewiseSettings) -> Grid:
     """The windows that piecewise polynomials of a problem stand for."""
-    orders = Grid(problem, np.array(settings.breakpoints[0]), 1).orders
-    return Grid(problem, np.array(settings.breakpoints[0]), settings.degrees[0] + 1 - max(orders))
+    return Grid(problem, np.array(settings.breakpoints[0]), settings.degrees[0] + 1 - max(problem.orders))

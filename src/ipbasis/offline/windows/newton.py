@@ -116,12 +116,12 @@ def scales(grid: Grid, state: State, sizes: Tensor) -> Scales:
     size = state.states.square().mean(1).sqrt().maximum(_LEAST_SIZE * sizes)
     unknowns = grid.unknowns(state.bubbles, state.states)
     _, by_jet, _ = grid.equations(unknowns, state.parameters)
-    jets, starts = grid.problem.system.jets, [sum(grid.orders[:f]) for f in range(len(grid.orders))]
+    jets = grid.problem.system.jets
 
     def of(jet, order: int) -> Tensor:
         """(B,) size of a jet, the highest derivative in units of the one below."""
         at = min(order, grid.orders[jet.field] - 1)
-        return size[:, starts[jet.field] + at] if at >= 0 else torch.ones_like(size[:, 0])
+        return size[:, grid.first_states[jet.field] + at] if at >= 0 else torch.ones_like(size[:, 0])
 
     coefficient = by_jet.square().mean((1, 2)).sqrt()
     highest = torch.tensor([len(j.index) == grid.orders[j.field] > 0 for j in jets])
@@ -156,8 +156,8 @@ def _at(condition, unknowns: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor
     return values[:, 0], values[:, 1 : 1 + count], values[:, 1 + count :]
 
 
-def _rows(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (B, W, R, C + P + 1) of equations, conditions and data, and the misfit (B,) of the data alone."""
+def _rows(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> Tensor:
+    """Rows (B, W, R, C + P + 1) of conditions, equations and data."""
     unknowns, parameters, free = grid.unknowns(state.bubbles, state.states), state.parameters, posed.free
     residual, by_jet, by_parameter = grid.equations(unknowns, parameters)
     weight = grid.root[..., None] / (units.equations * level[:, None])[:, None, None]
@@ -182,7 +182,7 @@ def _rows(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) 
     misfit = (posed.data @ unknowns[..., None]).squeeze(-1) - posed.target
     nothing = misfit.new_zeros(*misfit.shape, parameters.shape[1])
     data = torch.cat([posed.data, nothing, misfit[..., None]], dim=3)
-    return torch.cat([conditions, equations, data], dim=2), misfit.square().sum((1, 2))
+    return torch.cat([conditions, equations, data], dim=2)
 
 
 def _objective(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,8 +206,7 @@ def _objective(grid: Grid, posed: Posed, state: State, units: Scales, level: Ten
 
 def condensed_at(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) -> Condensed:
     """The least squares of a linearised problem, reduced to the state at the start and the parameters."""
-    rows, _ = _rows(grid, posed, state, units, level)
-    return condense(rows, grid.bubbles, grid.states)
+    return condense(_rows(grid, posed, state, units, level), grid.bubbles, grid.states)
 
 
 def root_rows(posed: Posed, state: State, condensed: Condensed) -> tuple[Tensor, Tensor]:

@@ -146,7 +146,7 @@ def _accuracy(grid: Grid, problem: Problem) -> Accuracy:
     finer = Grid(problem, grid.edges, grid.points + _FINER)
     coarse, fine = _solutions(grid, tasks, curves), _solutions(finer, tasks, curves)
     both = coarse.solved & fine.solved
-    starts = [sum(grid.orders[:field]) for field, order in enumerate(grid.orders) if order]
+    starts = [first for first, order in zip(grid.first_states, grid.orders, strict=True) if order]
     one, other = coarse.state.states[both][..., starts], fine.state.states[both][..., starts]
     error = (one - other).square().mean((1, 2)).sqrt() / other.square().mean((1, 2)).sqrt().clamp_min(1e-300)
     least = torch.finfo(error.dtype).eps
