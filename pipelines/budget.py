@@ -1,6 +1,6 @@
 """What a profile grants a benchmark."""
 
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from ipbasis.problem.declaration import Declared
 
@@ -9,9 +9,10 @@ Label = dict[str, int | float]
 
 
 class TrainingBudget(Declared):
-    """Steps and collocation points by recipe."""
+    """Steps and collocation points, or the accuracy that is asked for, by recipe."""
 
     steps: dict[str, PositiveInt]
+    accuracy: dict[str, PositiveFloat] = {}
     points: dict[str, PositiveInt] = {}
 
 

@@ -130,7 +130,7 @@ def _estimated(
     """
     problem, scored, recipe = basis.problem, benchmark.observations.scored, benchmark.chosen
     own = estimates.table.iloc[rows].assign(query=first.truth["query"].to_numpy()).reset_index(drop=True)
-    misfit = data_misfit(basis, estimates.readouts[rows], first)
+    misfit = data_misfit(estimates, rows, first)
     table, truth = _all_draws(benchmark, basis, asked, own, first)
     found = {}
     if problem.unknown_terms:
@@ -184,15 +184,17 @@ def _all_draws(
     return pd.concat([own, table], ignore_index=True), pd.concat([first.truth, further.truth], ignore_index=True)
 
 
-def data_misfit(basis: Basis, readouts: np.ndarray, observed: Observed) -> float:
-    """Mean squared difference between observations and fitted solutions with readouts (queries, F, K)."""
+def data_misfit(estimates: Estimates, rows: slice, observed: Observed) -> float:
+    """Mean squared difference between the observations of a cell and the solutions fitted to them."""
+    basis, readouts = estimates.basis, estimates.readouts[rows]
     fields = basis.problem.fields
     values = observed.observations[fields].to_numpy().reshape(len(readouts), -1, len(fields))
     functions = basis.functions(observed.points.reshape(-1, observed.points.shape[2]))
     functions = np.broadcast_to(
         functions.reshape(*observed.points.shape[:2], -1), (len(readouts), values.shape[1], functions.shape[1])
     )
-    return float(((functions @ readouts.transpose(0, 2, 1) - values) ** 2).mean())
+    fitted = functions @ readouts.transpose(0, 2, 1) * estimates.field_scales
+    return float(((fitted - values) ** 2).mean())
 
 
 def _against_ideal(benchmark: Benchmark, row: dict, sensitivity: np.ndarray, noise_std: np.ndarray) -> dict:

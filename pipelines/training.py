@@ -3,15 +3,36 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveFloat
 
 from ipbasis.estimates.validation import GaussNewtonValidator
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.settings import BasisSettings
+from ipbasis.offline.train import train
 from ipbasis.offline.trained import train_trunk_basis
+from ipbasis.problem.declaration import Declared
 from ipbasis.published.train import PublishedSettings, train_published
 from ipbasis.tracking import Tracker
 from pipelines.benchmark import Benchmark
 from pipelines.common import one_thread
+
+
+
+class AutomaticSettings(Declared):
+    """Of a training that needs no others, see `ipbasis.train`.
+
+    Args:
+        recipe: name of the recipe.
+        accuracy: relative error of unseen solutions that is asked for.
+        minutes: that it may take.
+    """
+
+    recipe: Literal["automatic"]
+    accuracy: PositiveFloat
+    minutes: PositiveFloat
+
 
 _SETTINGS = {"variable_projection": BasisSettings, "trained_heads": PublishedSettings}
 # figures of the best validation that the tables note, where a training has them
@@ -43,9 +64,11 @@ class History:
         self._sent, self._sent_at = len(self.rows), time.perf_counter()
 
 
-def basis_settings(benchmark: Benchmark) -> BasisSettings | PublishedSettings:
+def basis_settings(benchmark: Benchmark) -> BasisSettings | PublishedSettings | AutomaticSettings:
     """What a benchmark says of the training of a basis by the recipe that is meant."""
     size, offline = benchmark.basis, benchmark.chosen.offline
+    if offline["training"]["recipe"] == "automatic":  # what others need may be inherited
+        return AutomaticSettings(**{name: offline["training"][name] for name in AutomaticSettings.model_fields})
     return _SETTINGS[offline["training"]["recipe"]](
         trunk={
             "width": size.width,
@@ -75,7 +98,9 @@ def train_basis(
     one_thread()
     problem, chosen = benchmark.problem, basis_settings(benchmark)
     history = History(tracker, f"{benchmark.recipe}_")
-    if isinstance(chosen, PublishedSettings):
+    if isinstance(chosen, AutomaticSettings):
+        basis = train(problem, chosen.accuracy, chosen.minutes)
+    elif isinstance(chosen, PublishedSettings):
         basis = train_published(problem, chosen, checkpoint=checkpoint, log=history, position=position)
     else:
         validator = GaussNewtonValidator(problem, chosen) if chosen.validation.observations else None
@@ -94,19 +119,23 @@ def train_basis(
 def offline_row(benchmark: Benchmark, basis: Basis, history: list[dict[str, float]]) -> dict:
     """Row of the offline table."""
     chosen, best = basis_settings(benchmark), basis.record.figures
+    row = {"source": benchmark.recipe, "readouts": benchmark.basis.readouts, **benchmark.observations.training_label}
+    if isinstance(chosen, AutomaticSettings):
+        row |= {"validation_queries": int(best["unseen_tasks"])}
+    else:
+        row |= {
+            "width": chosen.trunk.width,
+            "epochs": history[-1]["step"],
+            "learning_rate": chosen.training.learning_rate,
+            "derivative_mode": "forward",
+            "validation_queries": chosen.validation.queries,
+            "train_loss": best["loss"],
+            **{name: best[name] for name in _BEST if name in best},
+            "best_epoch": int(best["step"]),
+        }
     return {
-        "source": benchmark.recipe,
-        "readouts": benchmark.basis.readouts,
-        "width": chosen.trunk.width,
-        "epochs": history[-1]["step"],
-        "learning_rate": chosen.training.learning_rate,
-        "derivative_mode": "forward",
-        **benchmark.observations.training_label,
-        "validation_queries": chosen.validation.queries,
-        "train_loss": best["loss"],
-        **{name: best[name] for name in _BEST if name in best},
+        **row,
         "seconds": best["seconds"],
-        "best_epoch": int(best["step"]),
         "functions": basis.record.functions,
         "residual_accuracy": basis.record.accuracy.residual,
         "solution_accuracy": basis.record.accuracy.solution,

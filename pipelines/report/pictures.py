@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ipbasis.evaluation.comparison_figures import plot_error_maps, plot_errors, plot_times
-from ipbasis.evaluation.names import SEARCH_TEXTS, SEARCHES, method_text
+from ipbasis.evaluation.names import SEARCH_TEXTS, SEARCHES, SOURCES, method_text
 from ipbasis.evaluation.solution_figures import Fitted, plot_moduli, plot_phase, plot_solutions, plot_terms
 from ipbasis.problem.declaration import Problem
 from ipbasis.reference.solutions import solutions
@@ -46,8 +46,8 @@ def pictures(benchmark: Benchmark, tables: Mapping[str, pd.DataFrame], readouts:
 
 
 def _sources(benchmark: Benchmark) -> list[str]:
-    """The recipes with bases of their own, the published one first."""
-    return benchmark.trained_recipes[::-1]
+    """The recipes with bases of their own, in the order of the tables."""
+    return [source for source in SOURCES if source in benchmark.trained_recipes]
 
 
 def crossed_axes(benchmark: Benchmark) -> list[str]:

@@ -30,8 +30,9 @@ def work(benchmark: Benchmark, tracker: Tracker) -> None:
         directory = basis_directory(problem, readouts, source)
         basis.save(directory)
         rows.append(offline_row(configurations[source], basis, history))
-        with replacing_file(folder / f"{source}_history.csv") as temporary:
-            pd.DataFrame(history).to_csv(temporary, index=False)
+        if history:
+            with replacing_file(folder / f"{source}_history.csv") as temporary:
+                pd.DataFrame(history).to_csv(temporary, index=False)
         tracker.metrics({f"{source}_{key}": value for key, value in rows[-1].items()})
         tracker.artefact(directory / "basis.json", f"basis/{source}")
         tracker.artefact(directory / "basis.safetensors", f"basis/{source}")

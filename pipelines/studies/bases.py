@@ -18,6 +18,7 @@ from ipbasis.offline.accuracy import TaskErrors, task_errors
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.compression import compress
 from ipbasis.offline.forward import ForwardProblem, JetValues
+from ipbasis.offline.settings import BasisSettings
 from ipbasis.problem.declaration import Declared, Tasks
 from ipbasis.reference.solutions import solutions
 from pipelines.paths import basis_directory
@@ -59,7 +60,7 @@ class Measure:
 
     def values(self, basis: Basis) -> np.ndarray:
         """(n, K) functions of a basis at the points of `quadrature`."""
-        return basis.function_map(self.quadrature.points)[()].numpy()
+        return basis.derivatives(self.quadrature.points)[()].numpy()
 
     def curve(self, basis: Basis) -> np.ndarray:
         """(K,) relative error of the best approximation by the first functions, for each number of them."""
@@ -67,7 +68,7 @@ class Measure:
 
     def errors(self, basis: Basis, sizes: Sequence[int]) -> dict[int, TaskErrors]:
         """Errors with the first functions of a basis alone, by their number."""
-        evaluated = self.solver.evaluate(basis.function_map, self.quadrature.points)
+        evaluated = self.solver.evaluate(basis.derivatives, self.quadrature.points)
         return {
             size: task_errors(
                 self.solver, evaluated.first(size), self.quadrature, self.tasks, self.truth, self.reference
@@ -76,9 +77,9 @@ class Measure:
         }
 
 
-def measure_of(best: Basis, size: Size, seed: int) -> Measure:
-    """Draw the unseen tasks of a problem and solve them exactly."""
-    problem, forward = best.problem, best.record.settings.forward
+def measure_of(trained: Basis, size: Size, seed: int) -> Measure:
+    """Draw the unseen tasks of a problem and solve them exactly; the forward problem is that of a training."""
+    problem, forward = trained.problem, trained.record.settings.forward
     quadrature = gauss_legendre(problem.domain, size.points)
     tasks = problem.sample_tasks(size.tasks, np.random.default_rng([seed, 1]))
     solver = ForwardProblem(problem, forward.without_training_terms(), quadrature.points.dtype)
@@ -101,6 +102,13 @@ class Candidate:
     seconds: float
 
 
+def trained_basis(best: Basis) -> Basis:
+    """The basis of a problem that was trained by gradients: the best one, or one beside it."""
+    if isinstance(best.record.settings, BasisSettings):
+        return best
+    return Basis.load(basis_directory(best.problem.name, int(best.record.provenance["readouts"]), "trained"))
+
+
 def with_functions(best: Basis, features: nn.Module, transform: Tensor, **record: object) -> Basis:
     """Other functions in the place of those of a basis, to be measured and not to be saved: the features of
     the record stay."""
@@ -108,24 +116,28 @@ def with_functions(best: Basis, features: nn.Module, transform: Tensor, **record
     return replace(best, features=features, transform=transform, record=described)
 
 
-def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candidate]:
-    """The trained basis, the features of the published recipe, and the bases that need no training.
+def candidates(best: Basis, trained: Basis, size: Size, most: int, seed: int) -> Iterator[Candidate]:
+    """The best basis, those trained by gradients, and the bases that need no training.
 
     All trunks are compressed alike and in float64, that of the published recipe too: its functions are what they were.
 
     Args:
-        best: the trained basis.
+        best: the basis for real queries.
+        trained: see `trained_basis`; its settings are those of the trunks.
         size: of what is measured.
         most: functions at which an error is taken.
         seed: of what is drawn.
     """
-    problem, made = best.problem, best.record.settings
+    problem, made = trained.problem, trained.record.settings
     yield Candidate("ipbasis", best, best.record.figures["seconds"])
+    if trained is not best:
+        yield Candidate("trained", trained, trained.record.figures["seconds"])
 
     def compressed(trunk: Trunk) -> Basis:
-        return with_functions(best, trunk, compress(problem, trunk, best.quadrature, made.forward, made.compression))
+        transform = compress(problem, trunk, trained.quadrature, made.forward, made.compression)
+        return with_functions(trained, trunk, transform)
 
-    paper = Basis.load(basis_directory(problem.name, int(best.record.provenance["readouts"]), "paper_recipe"))
+    paper = Basis.load(basis_directory(problem.name, int(trained.record.provenance["readouts"]), "paper_recipe"))
     yield Candidate("paper_recipe", compressed(paper.features.double()), paper.record.figures["seconds"])
 
     started = time.perf_counter()
@@ -133,12 +145,12 @@ def candidates(best: Basis, size: Size, most: int, seed: int) -> Iterator[Candid
     tasks = problem.sample_tasks(size.solutions, np.random.default_rng([seed, 2]))
     exact = solutions(problem, tasks, features.quadrature().points.numpy()[None])
     modes = proper_orthogonal(features, exact, most)
-    yield Candidate("pod", with_functions(best, features, modes), time.perf_counter() - started)
+    yield Candidate("pod", with_functions(trained, features, modes), time.perf_counter() - started)
     polynomials = lowest_degrees(features, min(most, features.feature_count))
-    yield Candidate("chebyshev", with_functions(best, features, polynomials), 0.0)
+    yield Candidate("chebyshev", with_functions(trained, features, polynomials), 0.0)
 
     started = time.perf_counter()
     # another draw than that from which a training begins
     generator = torch.Generator().manual_seed(seed + 1)
-    untrained = compressed(Trunk(problem.domain, best.record.features, generator).requires_grad_(False))
+    untrained = compressed(Trunk(problem.domain, trained.record.features, generator).requires_grad_(False))
     yield Candidate("random_features", untrained, time.perf_counter() - started)

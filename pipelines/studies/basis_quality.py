@@ -21,7 +21,7 @@ from ipbasis.offline.accuracy import TaskErrors
 from ipbasis.tracking import Tracker
 from pipelines.cells import Observed
 from pipelines.report.outputs import write_figure, write_table
-from pipelines.studies.bases import Candidate, Measure, Size, candidates, measure_of, with_functions
+from pipelines.studies.bases import Candidate, Measure, Size, candidates, measure_of, trained_basis, with_functions
 from pipelines.studies.queries import best_basis, draw, unit_bounds
 from pipelines.studies.study import QueryStudy, StudyCell
 
@@ -143,7 +143,9 @@ def online_row(candidate: Candidate, size: int, found: TaskErrors, queries: Clea
         queries: what is estimated.
     """
     basis = candidate.basis
-    first = with_functions(basis, basis.features, basis.transform[:, :size], accuracy=found.accuracy())
+    first = basis
+    if size < basis.record.functions:
+        first = with_functions(basis, basis.features, basis.transform[:, :size], accuracy=found.accuracy())
     names = list(basis.problem.parameters)
     scored = identifiable(queries.bound, basis.problem.parameter_ranges)
 
@@ -186,10 +188,11 @@ def work(study: BasisQuality, tracker: Tracker) -> None:
 def rows_of(study: BasisQuality, name: str) -> dict[str, list[dict]]:
     """Rows of each table for one problem."""
     best, size, most = best_basis(name), study.sizes[name], max(study.functions)
-    measure, queries = measure_of(best, size, study.seed), clean_and_noisy(study, name)
+    trained = trained_basis(best)
+    measure, queries = measure_of(trained, size, study.seed), clean_and_noisy(study, name)
     found: dict[str, list[dict]] = {"quality": [], "features": [], "online": []}
     curves = {}
-    for candidate in candidates(best, size, most, study.seed):
+    for candidate in candidates(best, trained, size, most, study.seed):
         available = candidate.basis.record.functions
         common = min(available, best.record.functions)
         counts = sorted({common, available, *(count for count in study.functions if count < available)})

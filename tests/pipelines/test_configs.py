@@ -20,7 +20,7 @@ from pipelines.shown import shown_cells
 from pipelines.smoke import phases as smoke_phases
 from pipelines.studies.sweep import of_length, parsed_job
 from pipelines.studies.throughput import Throughput
-from pipelines.training import basis_settings
+from pipelines.training import AutomaticSettings, basis_settings
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -59,11 +59,15 @@ def test_every_recipe_of_a_problem_composes_into_a_benchmark(problem, profile):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_training_composes_and_instantiates(problem, profile):
     parsed = benchmark(problem, f"profile={profile}")
-    assert parsed.trained_recipes == ["ipbasis", "paper_recipe"]
-    for recipe, kind in (("ipbasis", BasisSettings), ("paper_recipe", PublishedSettings)):
+    kinds = {"ipbasis": BasisSettings, "paper_recipe": PublishedSettings}
+    if problem == "quantum_oscillator":
+        kinds = {"ipbasis": AutomaticSettings, "trained": BasisSettings, "paper_recipe": PublishedSettings}
+    assert set(parsed.trained_recipes) == set(kinds)
+    for recipe, kind in kinds.items():
         chosen = parsed.with_recipe(recipe)
-        keys = {"dtype", "first_layer_scale", "training", "forward", "compression", "validation"}
-        assert set(chosen.chosen.offline) == keys
+        if kind is not AutomaticSettings:
+            keys = {"dtype", "first_layer_scale", "training", "forward", "compression", "validation"}
+            assert set(chosen.chosen.offline) == keys
         assert isinstance(basis_settings(chosen), kind)
 
 
@@ -222,12 +226,12 @@ def test_every_variant_of_the_training_differs_from_the_base_and_instantiates():
     chosen, labels = {}, set()
     for name in swept:
         with initialize_config_dir(str(CONF), version_base=None):
-            overrides = ["study=training", "problem=quantum_oscillator", f"+variant={name}"]
+            overrides = ["study=training", "problem=quantum_oscillator", "recipe=trained", f"+variant={name}"]
             job = parsed_job(compose("config", overrides))
         basis_settings(job)
         chosen[name] = job.chosen.offline
         labels.add(job.study.label)
-    assert chosen["base"] == benchmark("quantum_oscillator").chosen.offline
+    assert chosen["base"] == benchmark("quantum_oscillator", "recipe=trained").chosen.offline
     assert all(chosen[name] != chosen["base"] for name in swept[1:])
     assert len(labels) == len(swept)
     full = yaml.safe_load((CONF / "study" / "training_full.yaml").read_text())["hydra"]["sweeper"]["params"]

@@ -43,8 +43,9 @@ def test_tables_have_the_published_columns_rows_and_every_source(pipeline, name)
     ordered = published.sort_values(columns, ignore_index=True)
     pd.testing.assert_frame_equal(same, ordered, check_dtype=False, rtol=1e-5)
     kind = name.rsplit("_", 1)[1]
-    sources = {"offline": {"paper_recipe", "ipbasis"}, "pinn": {"ipbasis", "pinn"}}
-    online = {"paper_recipe", "ipbasis", "pinn", "least_squares"}
+    trained = {"paper_recipe", "ipbasis"} | ({"trained"} if name.startswith("quantum") else set())
+    sources = {"offline": trained, "pinn": {"ipbasis", "pinn"}}
+    online = {*trained, "pinn", "least_squares"}
     assert set(found["source"]) == {"published"} | sources.get(kind, online)
 
 

@@ -78,7 +78,7 @@ class Estimates:
 
     def solution(self, points: np.ndarray) -> np.ndarray:
         """Fitted fields at points (n, d): (queries, n, F)."""
-        return np.einsum("nk,qfk->qnf", self.basis.functions(points), self.readouts) * self._field_scales
+        return np.einsum("nk,qfk->qnf", self.basis.functions(points), self.readouts) * self.field_scales
 
     def solution_std(self, points: np.ndarray) -> np.ndarray:
         """Standard error of the fitted fields at points (n, d): (queries, n, F); NaN if not known."""
@@ -86,10 +86,10 @@ class Estimates:
         if self.deviations is None:
             return np.full((queries, len(points), fields), np.nan)
         own = np.einsum("nk,qfkl->qnfl", self.basis.functions(points), self.deviations, optimize=True)
-        return np.linalg.norm(own, axis=3) * self._field_scales
+        return np.linalg.norm(own, axis=3) * self.field_scales
 
     @property
-    def _field_scales(self) -> np.ndarray:
+    def field_scales(self) -> np.ndarray:
         """(F,) what one of each field in the units of the basis is."""
         units = self.basis.record.units
         return np.ones(self.readouts.shape[1]) if units is None else units.field_scales

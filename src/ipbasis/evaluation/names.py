@@ -5,12 +5,14 @@ SOURCES = {
     "published": "published",
     "paper_recipe": "published recipe, run here",
     "ipbasis": "ipbasis",
+    "trained": "ipbasis, trained by gradients",
     "pinn": "plain PINN",
     "least_squares": "least squares around a solver",
 }
 # bases that are compared with each other, and what they are called
 BASES = {
-    "ipbasis": "ipbasis: trained",
+    "ipbasis": "ipbasis",
+    "trained": "ipbasis: trained by gradients",
     "paper_recipe": "trained by the published recipe",
     "pod": "POD of exact solutions",
     "chebyshev": "Chebyshev polynomials",
@@ -21,6 +23,7 @@ COLOURS = {
     "published": "#999999",
     "paper_recipe": "#E69F00",
     "ipbasis": "#0072B2",
+    "trained": "#56B4E9",
     "pinn": "#CC79A7",
     "least_squares": "#009E73",
 }

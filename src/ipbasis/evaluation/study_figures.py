@@ -19,6 +19,7 @@ _BAR = {"color": "black", "linestyle": "--", "linewidth": 1}
 # styles of bases: those whose curves lie on each other can be told apart
 _BASIS_STYLES = {
     "ipbasis": {"color": COLOURS["ipbasis"], "marker": "o", "linewidth": 2, "zorder": 2.5},
+    "trained": {"color": COLOURS["trained"], "marker": "P"},
     "paper_recipe": {"color": COLOURS["paper_recipe"], "marker": "s"},
     "pod": {"color": "black", "marker": "D"},
     "chebyshev": {"color": "#009E73", "marker": "^"},

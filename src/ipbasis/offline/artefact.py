@@ -231,12 +231,17 @@ class Basis:
             points = points[:, None]
         if points.ndim != 2 or points.shape[1] != dimension:
             raise InputError(f"points of shape {points.shape}: expected (n, {dimension}) for {self.problem.name}")
-        index, units = self.problem.notation.index(derivative), self.record.units
+        index = self.problem.notation.index(derivative)
+        return self.derivatives(torch.tensor(points), (index,))[index].numpy()
+
+    def derivatives(self, points: Tensor, indices: tuple[MultiIndex, ...] = ((),)) -> Mapping[MultiIndex, Tensor]:
+        """`function_map` with points and derivatives in the problem's own units."""
+        units = self.record.units
         if units is None:
-            return self.function_map(torch.tensor(points), (index,))[index].numpy()
+            return self.function_map(points, indices)
         scales = [unit.scale for unit in units.coordinates.values()]
-        values = self.function_map(torch.tensor(units.points_to(points)), (index,))[index].numpy()
-        return values / prod(scales[number] for number in index)
+        values = self.function_map(torch.as_tensor(units.points_to(points.numpy())), indices)
+        return {index: value / prod(scales[number] for number in index) for index, value in values.items()}
 
     def for_problem(self, problem: Problem) -> "Basis":
         """The same functions for another problem on the same domain, such as other unknowns in the same equation.
