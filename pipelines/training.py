@@ -19,7 +19,6 @@ from pipelines.benchmark import Benchmark
 from pipelines.common import one_thread
 
 
-
 class AutomaticSettings(Declared):
     """Of a training that needs no others, see `ipbasis.train`.
 

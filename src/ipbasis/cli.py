@@ -275,9 +275,11 @@ def train(problem: Path, output: Path, accuracy: float, minutes: float, features
         raise InputError(f"{output}: a file; a directory for the basis is right")
 
     def told(text: str) -> None:
-        click.echo(f"{time.monotonic() - began:6.0f} s  {text}", err=True)
+        spent = time.monotonic() - began
+        left = "" if len(declared.coordinates) == 1 else f", at most {max(60 * minutes - spent, 0):.0f} s left"
+        click.echo(f"{spent:6.0f} s{left}  {text}", err=True)
 
-    basis = train_basis(declared, accuracy, minutes, features, told)
+    basis = train_basis(declared, accuracy, minutes, features, told, output / "unfinished")
     basis.save(output)
     reached = basis.record.accuracy.floor
     click.echo(f"{declared.name}: {basis.record.functions} functions, {basis.record.features.words}")
@@ -285,6 +287,9 @@ def train(problem: Path, output: Path, accuracy: float, minutes: float, features
     if reached > accuracy:
         click.echo("the accuracy is not met: narrower ranges, a shorter domain or more minutes would help")
     click.echo(f"written to {output}")
+    if basis.record.figures.get("interrupted"):
+        click.echo("stopped: the same command again goes on", err=True)
+        raise click.exceptions.Exit(130)
 
 
 @main.command()

@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ipbasis import Basis, InputError, Problem, estimate, train
+from ipbasis.offline.kept import Kept
+from ipbasis.offline.trajectory import Slab, Trajectory
 
 TASKS = 5
 
@@ -105,3 +108,39 @@ def test_a_basis_far_off_beside_the_noise_cannot_tell(trained):
 def test_other_features_are_refused():
     with pytest.raises(InputError, match="more than one coordinate; chebyshev is right"):
         train(heat(), features="windows")
+
+
+def test_an_interrupted_training_goes_on_from_its_solved_tasks(tmp_path):
+    told = []
+
+    def interrupting(text):
+        told.append(text)
+        if "functions" in text:
+            raise KeyboardInterrupt
+
+    stopped = train(heat(), told=interrupting, accuracy=1e-9, unfinished=tmp_path / "tasks")
+    assert stopped.record.figures["interrupted"] == 1
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tasks").iterdir()}
+    assert kept
+    again = train(heat(), accuracy=1e-9, unfinished=tmp_path / "tasks")
+    assert again.record.figures["interrupted"] == 0
+    assert again.record.accuracy.floor <= 1e-9
+    assert not (tmp_path / "tasks").exists()
+
+
+def test_a_kept_task_is_that_which_was_solved(tmp_path):
+    solution = Trajectory(
+        (Slab(1, 0, torch.rand(1, 3, 4).double(), 0.1), Slab(1, 1, torch.rand(1, 3, 5).double(), 0.2))
+    )
+    kept, unknowns = Kept(tmp_path / "tasks"), np.array([0.1, 2.0])
+    assert kept.read(unknowns, "heat") is None
+    kept.write(solution, unknowns, "heat")
+    found = kept.read(unknowns, "heat")
+    assert [(s.level, s.number, s.tail) for s in found.slabs] == [(1, 0, 0.1), (1, 1, 0.2)]
+    assert all(
+        torch.equal(own.readouts, other.readouts) for own, other in zip(found.slabs, solution.slabs, strict=True)
+    )
+    assert kept.read(unknowns, "wave") is None
+    for path in (tmp_path / "tasks").iterdir():
+        path.write_bytes(path.read_bytes()[:40])
+    assert kept.read(unknowns, "heat") is None

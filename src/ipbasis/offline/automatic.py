@@ -3,6 +3,7 @@
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.covering import Clock, Told, Training
 from ipbasis.offline.finish import finished
+from ipbasis.offline.kept import Kept
 from ipbasis.offline.pilot import pilot
 from ipbasis.problem.declaration import Problem
 
@@ -14,6 +15,7 @@ def train_automatically(
     accuracy: float = 1e-3,
     minutes: float = 5.0,
     told: Told = lambda text: None,
+    kept: Kept | None = None,
 ) -> Basis:
     """A basis whose functions span the solutions of a problem over the ranges of its parameters.
 
@@ -22,12 +24,13 @@ def train_automatically(
         accuracy: relative error of unseen solutions that is asked for.
         minutes: that it may take.
         told: receives what is being done and how accurate the basis is by now, in words.
+        kept: where solved tasks are kept until the accuracy is met, to go on from.
 
     Raises:
         InputError: if no task has a solution, or none is found in the time.
     """
     clock = Clock(60 * minutes)
-    found = pilot(problem, accuracy, clock.seconds, told)
+    found = pilot(problem, accuracy, clock.seconds, told, kept)
     training = Training(accuracy, clock, told, found, found.tried, found.failed)
     try:
         for seed in range(_ROUNDS):
@@ -35,5 +38,9 @@ def train_automatically(
             if training.measure(seed):
                 break
     except KeyboardInterrupt:
-        told("interrupted: the best basis so far is kept")
-    return finished(problem, training)
+        told("interrupted: the best basis so far is made")
+        training.interrupted = True
+    basis = finished(problem, training)
+    if kept is not None and basis.record.accuracy.floor <= accuracy:
+        kept.clear()
+    return basis

@@ -54,6 +54,7 @@ class Training:
         failed: number of tasks without a solution.
         late: number of tasks that took too long.
         unseen: further solved tasks; those that were solved last before they were added where there was no time.
+        interrupted: whether it was cut off before its time.
     """
 
     accuracy: float
@@ -64,6 +65,7 @@ class Training:
     failed: int = 0
     late: int = 0
     unseen: Tried | None = None
+    interrupted: bool = False
 
     @property
     def problem(self) -> Problem:

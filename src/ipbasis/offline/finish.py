@@ -66,6 +66,7 @@ def finished(problem: Problem, training: Training) -> Basis:
             "unseen_tasks": len(unseen),
             "tasks_without_solution": training.failed,
             "tasks_too_long": training.late,
+            "interrupted": training.interrupted,
             **({} if certified is None else {"solver_error": certified}),
         },
     )

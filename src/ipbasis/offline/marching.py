@@ -13,6 +13,7 @@ from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
 from ipbasis.features.quadrature import gauss
 from ipbasis.offline.box import box_of, in_time
 from ipbasis.offline.collocation import Box, NoSolutionError, Place
+from ipbasis.offline.kept import Kept
 from ipbasis.offline.trajectory import Slab, Trajectory
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import compile_torch
@@ -53,11 +54,13 @@ class Marcher:
         sizes: (F,) of the fields.
         at_once: whether time is a coordinate like the others. Equations that have no solution for any conditions, such
             as some inverse problems in time, then get the polynomials that meet equation and conditions best.
+        kept: solved tasks of an interrupted training; None where they are not kept.
     """
 
     problem: Problem
     sizes: Tensor
     at_once: bool = False
+    kept: Kept | None = None
     _boxes: dict[tuple[int, ...], Box] = field(default_factory=dict)
 
     @cached_property

@@ -10,6 +10,7 @@ import torch
 from ipbasis.errors import InputError
 from ipbasis.offline.collocation import NoSolutionError
 from ipbasis.offline.fading import is_faded
+from ipbasis.offline.kept import Kept
 from ipbasis.offline.marching import Fineness, Marcher, TooLongError
 from ipbasis.offline.measured import Tried
 from ipbasis.offline.trajectory import Trajectory, common_grid
@@ -48,7 +49,7 @@ class Pilot:
     failed: int
 
 
-def pilot(problem: Problem, accuracy: float, seconds: float, told: Told) -> Pilot:
+def pilot(problem: Problem, accuracy: float, seconds: float, told: Told, kept: Kept | None = None) -> Pilot:
     """Solve the middle of the ranges and their corners.
 
     Args:
@@ -56,13 +57,14 @@ def pilot(problem: Problem, accuracy: float, seconds: float, told: Told) -> Pilo
         accuracy: relative error that is asked for.
         seconds: that the training may take.
         told: receives what is being done, in words.
+        kept: solved tasks of an interrupted training.
 
     Raises:
         InputError: if no task has a solution, or none is found in the time.
     """
     told("solving tasks in the middle and at the ends of the ranges")
     units = natural_units(problem)
-    marcher = _marcher(problem, units)
+    marcher = _marcher(problem, units, kept)
     fineness, far = Fineness(max(accuracy / _FINER, _FINEST), _FADINGS[0]), accuracy / _COARSEST
     found = _attempt(problem, units, marcher, fineness, far, seconds, accuracy)
     if found is None and marcher.in_time:
@@ -108,7 +110,7 @@ def _attempt(
     if ((sizes > 0) & ((sizes > _FAR) | (sizes < 1 / _FAR))).any():
         scales = np.where(sizes > 0, sizes, 1.0) * units.field_scales
         units = natural_units(problem, dict(zip(problem.fields, scales.tolist(), strict=True)))
-        marcher = _marcher(problem, units, marcher.at_once)
+        marcher = replace(_marcher(problem, units, marcher.kept), at_once=marcher.at_once)
     tasks = marcher.problem.ranges.at(shares)
     if marcher.in_time and is_faded(marcher.problem):
         for unknowns in (tasks[0], tasks[1], tasks[-1]):
@@ -129,10 +131,16 @@ def _attempt(
 def solve_task(
     marcher: Marcher, unknowns: np.ndarray, fineness: Fineness, like: Trajectory | None = None, seconds: float = np.inf
 ) -> Trajectory:
-    """The solution of a task given by its unknowns (U,), see `Marcher.solve`."""
+    """The solution of a task given by its unknowns (U,), see `Marcher.solve`; one that is kept is not solved again."""
+    asked = unknowns, marcher.problem.model_dump_json(), marcher.at_once, fineness
+    if marcher.kept is not None and (solution := marcher.kept.read(*asked)) is not None:
+        return solution
     task = marcher.problem.tasks(unknowns[None])
     parameters, initial = torch.as_tensor(task.parameters[0]), torch.as_tensor(task.initial[0])
-    return marcher.solve(parameters, initial, fineness, like, time.monotonic() + seconds)
+    solution = marcher.solve(parameters, initial, fineness, like, time.monotonic() + seconds)
+    if marcher.kept is not None:
+        marcher.kept.write(solution, *asked)
+    return solution
 
 
 def difference(one: Trajectory, other: Trajectory) -> float:
@@ -141,9 +149,9 @@ def difference(one: Trajectory, other: Trajectory) -> float:
     return ((one.on(grid) - other.on(grid)).norm() / other.on(grid).norm()).item()
 
 
-def _marcher(problem: Problem, units: Units, at_once: bool = False) -> Marcher:
+def _marcher(problem: Problem, units: Units, kept: Kept | None) -> Marcher:
     inner = rescaled(problem, units)
-    return Marcher(inner, torch.ones(len(inner.fields), dtype=torch.float64), at_once)
+    return Marcher(inner, torch.ones(len(inner.fields), dtype=torch.float64), kept=kept)
 
 
 def _in_time(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from ipbasis.errors import InputError
@@ -17,6 +18,7 @@ def train(
     minutes: float = 5,
     features: Kind | None = None,
     told: Callable[[str], None] = lambda text: None,
+    unfinished: str | Path | None = None,
 ) -> Basis:
     """A basis whose functions span the solutions of a problem over the ranges of its parameters.
 
@@ -29,6 +31,8 @@ def train(
         minutes: that it may take.
         features: kind of features; None for the one that suits the problem.
         told: receives what is being done and how accurate the basis is by now, in words.
+        unfinished: directory in which solved tasks of a partial equation are kept until the accuracy is met: the same
+            training goes on from them.
 
     Raises:
         InputError: if the problem cannot be trained, or an argument makes no sense; says why.
@@ -53,4 +57,6 @@ def train(
 
     if features not in (None, "chebyshev"):
         raise InputError(f"features {features!r}: {problem.name} has more than one coordinate; chebyshev is right")
-    return train_automatically(problem, accuracy, minutes, told)
+    from ipbasis.offline.kept import Kept
+
+    return train_automatically(problem, accuracy, minutes, told, None if unfinished is None else Kept(Path(unfinished)))
