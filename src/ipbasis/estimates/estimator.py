@@ -16,6 +16,7 @@ from ipbasis.estimates.profile import profile_intervals
 from ipbasis.estimates.resimulate import COLUMN, resimulate, with_resimulation
 from ipbasis.estimates.solvers import solver_of
 from ipbasis.estimates.table import SUFFIXES, Ends, correlation_columns, estimates_table
+from ipbasis.estimates.tails import open_tails
 from ipbasis.estimates.units import noise_to, observations_to, table_from
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
@@ -111,8 +112,11 @@ class Estimator:
         table = estimates_table(
             self.basis, fit, self._profile(fit) if options.profile else None, units=self.outer.record.units
         )
+        searched = fit
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
+        if not options.profile:
+            table = self._without_open(table, searched)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
         units = self.outer.record.units
@@ -124,6 +128,17 @@ class Estimator:
         """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
         widths = half_widths(len(fit.batch.queries), fit.freedom)
         return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
+
+    def _without_open(self, table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
+        """The table, in which estimates are no longer ok whose intervals say too little."""
+        problem, rows = self.basis.problem, np.flatnonzero(table["status"] == "ok")
+        widths = half_widths(len(table), fit.freedom)
+        found = open_tails(fit, rows, problem.parameter_ranges, widths, self.prepared.at)
+        names = np.array(list(problem.parameters))
+        for row in np.flatnonzero(found.any(axis=1)):
+            told = f"the data leave {', '.join(names[found[row]])} far more open to one side than the error bars say"
+            table.loc[row, ["status", "message"]] = "not_identifiable", f"{told}; profile gives the intervals"
+        return table
 
     def _by_reference(self, fit: Fit, table: pd.DataFrame) -> tuple[pd.DataFrame, Fit]:
         """Table and fit after re-simulation and, if asked for, polish of the queries where that converges."""

@@ -43,8 +43,8 @@ def profile_intervals(
         and estimate; the value itself for known parameters, NaN where there is no estimate.
     """
     batch, solution = fit.batch, fit.solution
-    best = solve(batch, fit.noise)
-    estimates, lowest = best.parameters.numpy(), best.objective.numpy()
+    best_fit = replace(fit, solution=solve(batch, fit.noise))
+    estimates = best_fit.solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     low, high = estimates.copy(), estimates.copy()
     for column, (start, end) in enumerate(ranges):
@@ -59,15 +59,33 @@ def profile_intervals(
         def rise(some: np.ndarray, distance: np.ndarray, both=both, sign=sign, column=column) -> np.ndarray:
             """Root of the objective's rise in units of that at the ends."""
             queries = both[some]
-            held = batch.known[queries]
-            held[:, column] = estimates[queries, column] + sign[some] * distance
-            part = replace(batch.select(queries), known=held)
-            objective = solve(part, select(fit.noise, queries)).objective.numpy()
-            return np.sqrt(np.maximum(objective - lowest[queries], 0)) / half_widths[queries]
+            return risen(best_fit, queries, column, sign[some] * distance, solve) / half_widths[queries]
 
         distance = _distances(rise, half_widths[both] * std[both, column], reach)
         low[rows, column], high[rows, column] = np.split(estimates[both, column] + sign * distance, 2)
     return low, high
+
+
+def risen(
+    fit: Fit, rows: np.ndarray, column: int, distance: np.ndarray, solve: Callable[[Batch, Noise], Solution]
+) -> np.ndarray:
+    """Root of the rise of the objective, minimised over everything else, with a parameter moved away and held.
+
+    Args:
+        fit: the estimates, their observations and noise.
+        rows: (n,) of the queries.
+        column: of the parameter.
+        distance: (n,) from the estimate.
+        solve: the solver, of a batch with its noise.
+
+    Returns:
+        (n,) in standard errors where the objective is quadratic.
+    """
+    batch = fit.batch.select(rows)
+    held = batch.known.copy()
+    held[:, column] = fit.solution.parameters.numpy()[rows, column] + distance
+    objective = solve(replace(batch, known=held), select(fit.noise, rows)).objective.numpy()
+    return np.sqrt(np.maximum(objective - fit.solution.objective.numpy()[rows], 0))
 
 
 Rise = Callable[[np.ndarray, np.ndarray], np.ndarray]
