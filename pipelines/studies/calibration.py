@@ -36,6 +36,7 @@ STATUSES = ("ok", "not_identifiable", "out_of_range", "poor_fit", "poor_basis", 
 _CONFIDENCE = 0.95
 # columns by which cells are formed: of each problem, and of all problems together
 CELLS = (
+    *((name,) for name in ("problem", "part", "noise", "points", "variant")),
     *(("problem", name) for name in ("part", "noise", "points", "variant")),
     *(("part", name) for name in ("noise", "points", "variant")),
     *(("noise", name) for name in ("points", "variant")),

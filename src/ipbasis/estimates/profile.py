@@ -53,8 +53,7 @@ def profile_intervals(
             continue
         centre, both = estimates[rows, column], np.concatenate([rows, rows])
         sign = np.repeat([-1.0, 1.0], len(rows))
-        beyond = _SLACK * (end - start)
-        reach = np.concatenate([centre - np.minimum(start, centre), np.maximum(end, centre) - centre]) + beyond
+        reach = np.concatenate(reaches(centre, start, end))
 
         def rise(some: np.ndarray, distance: np.ndarray, both=both, sign=sign, column=column) -> np.ndarray:
             """Root of the objective's rise in units of that at the ends."""
@@ -64,6 +63,12 @@ def profile_intervals(
         distance = _distances(rise, half_widths[both] * std[both, column], reach)
         low[rows, column], high[rows, column] = np.split(estimates[both, column] + sign * distance, 2)
     return low, high
+
+
+def reaches(estimates: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """How far down and up from estimates (n,) of a parameter the basis may be trusted, by the ends of its range."""
+    beyond = _SLACK * (high - low)
+    return estimates - np.minimum(low, estimates) + beyond, np.maximum(high, estimates) - estimates + beyond
 
 
 def risen(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ipbasis.estimates.profile import risen
+from ipbasis.estimates.profile import reaches, risen
 from ipbasis.observations.long_form import Batch
 from ipbasis.search.noise import Noise
 from ipbasis.search.reweighting import Fit
@@ -16,10 +16,10 @@ from ipbasis.search.solution import Solution
 
 # Share of a parameter's range that an error bar must reach over for the likelihood to be looked at. On logistic growth,
 # SIR and Michaelis-Menten (1152 queries, 6 to 100 points, noise 1 to 30 %) of the ends that `_LEAST_RISE` finds fault
-# with 95 % have larger error bars.
-_UNCERTAIN = 0.05
-# Root of the rise at an end of a 95 % interval, in units of what it should be: the tail beyond then holds 12 % and not
-# 2.5 %, and four error bars are no more than the usual interval.
+# with 97 % have larger error bars.
+_UNCERTAIN = 0.02
+_FAR = 2.0  # times the distance of an interval's end: about four error bars
+# Root of the rise there, in units of what it should be: 1 % and not 0.006 % then lie beyond.
 _LEAST_RISE = 0.6
 
 
@@ -44,8 +44,11 @@ def open_tails(
     uncertain = std > _UNCERTAIN * (ranges[:, 1] - ranges[:, 0])
     for column in range(len(ranges)):
         own = rows[uncertain[rows, column] & np.isnan(fit.batch.known[rows, column])]
-        for sign in (-1.0, 1.0) if len(own) else ():
-            distance = sign * half_widths[own] * std[own, column]
-            rise = risen(fit, own, column, distance, solve)
-            found[own, column] |= rise < _LEAST_RISE * half_widths[own]
+        if not len(own):
+            continue
+        down, up = reaches(fit.solution.parameters.numpy()[own, column], *ranges[column])
+        for sign, reach in ((-1.0, down), (1.0, up)):
+            distance = np.minimum(_FAR * half_widths[own] * std[own, column], reach)
+            rise = risen(fit, own, column, sign * distance, solve)
+            found[own, column] |= rise < _LEAST_RISE * distance / std[own, column]
     return found

@@ -343,7 +343,7 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
     """The outcome as that of a solver."""
     grid, state = windows.grid, ended.state
     posed = _posed(windows, asked, ended.noise, bounds)
-    condensed = condensed_at(grid, posed, state, scales(grid, state, windows.sizes), ended.level)
+    condensed = condensed_at(grid, posed, state, scales(grid, state, windows.sizes, ended.level), ended.level)
     rows, _ = root_rows(posed, state, condensed)
     free = torch.cat([torch.ones_like(rows[:, 0, : grid.states]), posed.free.double()], dim=1)
     size = rows.norm(dim=1)

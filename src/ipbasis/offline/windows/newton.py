@@ -93,7 +93,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Scales:
-    """Sizes of equations (B, E), conditions (B, conditions) and initial values (B, I): what a relative error of one
+    """Sizes of equations (B, W, E), conditions (B, conditions) and initial values (B, I): what a relative error of one
     means."""
 
     equations: Tensor
@@ -107,38 +107,50 @@ class Scales:
 _LEAST_SIZE = 1e-4  # of a field, in units of its usual size, that is told from zero
 
 
-def scales(grid: Grid, state: State, sizes: Tensor) -> Scales:
-    """What a relative error of one means, at a state.
+def scales(grid: Grid, state: State, sizes: Tensor, level: Tensor) -> Scales:
+    """What a relative error of one means, at a state and a level (B,).
 
     A defect of an equation is that of the derivatives of the highest order times their coefficients, in units of the
-    states one order below; an error of a condition is in units of its largest term.
+    states one order below; an error of a condition is in units of its largest term. Sizes are those in a window, but no
+    less than the level times that over all windows: an equation that is weak need not hold where a field is small, one
+    that is strong holds for a field that grows by many powers of ten from the beginning.
     """
-    size = state.states.square().mean(1).sqrt().maximum(_LEAST_SIZE * sizes)
+    whole = state.states.square().mean(1).sqrt().maximum(_LEAST_SIZE * sizes)
+    local = torch.maximum(state.states[:, :-1].abs(), state.states[:, 1:].abs())
     unknowns = grid.unknowns(state.bubbles, state.states)
+    fields = grid.field_values(unknowns).abs().amax(3)  # at the Gauss points: at both ends it may pass through zero
+    for field, (first, order) in enumerate(zip(grid.first_states, grid.orders, strict=True)):
+        if order:
+            local[..., first] = local[..., first].maximum(fields[:, field])
+    size = local.maximum((level[:, None] * whole)[:, None])
     _, by_jet, _ = grid.equations(unknowns, state.parameters)
     jets = grid.problem.system.jets
 
     def of(jet, order: int) -> Tensor:
-        """(B,) size of a jet, the highest derivative in units of the one below."""
+        """(B, W) size of a jet, the highest derivative in units of the one below."""
         at = min(order, grid.orders[jet.field] - 1)
-        return size[:, grid.first_states[jet.field] + at] if at >= 0 else torch.ones_like(size[:, 0])
+        return size[..., grid.first_states[jet.field] + at] if at >= 0 else torch.ones_like(size[..., 0])
 
-    coefficient = by_jet.square().mean((1, 2)).sqrt()
+    coefficient = by_jet.square().mean(2).sqrt()
     highest = torch.tensor([len(j.index) == grid.orders[j.field] > 0 for j in jets])
-    each = torch.stack([coefficient[:, :, n] * of(j, len(j.index))[:, None] for n, j in enumerate(jets)], dim=2)
-    equations = (each * highest).sum(2)
-    equations = torch.where(equations > 0, equations, each.sum(2))
+    each = torch.stack([coefficient[..., n] * of(j, len(j.index))[..., None] for n, j in enumerate(jets)], dim=3)
+    equations = (each * highest).sum(3)
+    equations = torch.where(equations > 0, equations, each.sum(3))
     ones = torch.ones_like(equations)
     equations = torch.where((equations > 0) & equations.isfinite(), equations, ones)
     conditions = []
     for condition in grid.conditions:
         value, by_jet, _ = _at(condition, unknowns, state.parameters)
         own = sum(
-            (by_jet[:, n].abs() * of(j, len(j.index)) for n, j in enumerate(condition.equation.jets)), value.abs() * 0
+            (
+                by_jet[:, n].abs() * of(j, len(j.index))[:, condition.window]
+                for n, j in enumerate(condition.equation.jets)
+            ),
+            value.abs() * 0,
         )
         conditions.append(torch.where((own > 0) & own.isfinite(), own, torch.ones_like(own)))
-    first = [of(jet, len(jet.index)) for jet in grid.problem.free_initial]
-    nothing = size[:, :0]
+    first = [of(jet, len(jet.index))[:, 0] for jet in grid.problem.free_initial]
+    nothing = size[:, 0, :0]
     return Scales(
         equations,
         torch.stack(conditions, dim=1) if conditions else nothing,
@@ -160,7 +172,7 @@ def _rows(grid: Grid, posed: Posed, state: State, units: Scales, level: Tensor) 
     """Rows (B, W, R, C + P + 1) of conditions, equations and data."""
     unknowns, parameters, free = grid.unknowns(state.bubbles, state.states), state.parameters, posed.free
     residual, by_jet, by_parameter = grid.equations(unknowns, parameters)
-    weight = grid.root[..., None] / (units.equations * level[:, None])[:, None, None]
+    weight = grid.root[..., None] / (units.equations * level[:, None, None])[:, :, None]
     by_unknowns = torch.einsum("bwqej,jwqc->bwqec", by_jet * weight[..., None], grid.jets)
     by_parameter = by_parameter * (weight[..., None] * free[:, None, None, None])
     equations = torch.cat([by_unknowns, by_parameter, (residual * weight)[..., None]], dim=-1).flatten(2, 3)
@@ -189,7 +201,7 @@ def _objective(grid: Grid, posed: Posed, state: State, units: Scales, level: Ten
     """(B,) each: sum of the squares, and the misfit."""
     unknowns = grid.unknowns(state.bubbles, state.states)
     residual, _, _ = grid.equations(unknowns, state.parameters)
-    weight = grid.root[..., None] / (units.equations * level[:, None])[:, None, None]
+    weight = grid.root[..., None] / (units.equations * level[:, None, None])[:, :, None]
     total = (residual * weight).square().sum((1, 2, 3))
     for number, condition in enumerate(grid.conditions):
         value, _, _ = _at(condition, unknowns, state.parameters)
@@ -287,7 +299,7 @@ def search(
         gain: predicted decrease of the objective that is not worth a step.
         damping: of the first step.
     """
-    units = scales(grid, state, posed.sizes)
+    units = scales(grid, state, posed.sizes, level)
     state = State(state.bubbles.clone(), state.states.clone(), state.parameters.clone())
     objective, misfit = _objective(grid, posed, state, units, level)
     iterations = torch.zeros(len(state), dtype=torch.long)

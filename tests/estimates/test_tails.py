@@ -1,0 +1,52 @@
+"""Error bars that say too little of what the data leave open."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ipbasis import Problem, estimate, train
+
+
+@pytest.fixture(scope="module")
+def growth():
+    """A culture that may be seen only when it no longer grows."""
+    problem = Problem(
+        name="growth",
+        coordinates={"t": [0, 24]},
+        fields=["n"],
+        parameters={"r": [0.4, 1.6], "K": {"range": [0.5, 5], "scale": "log"}},
+        equations=["n_t - r*n*(1 - n/K)"],
+        initial={"n": {"range": [0.01, 0.1], "scale": "log"}},
+    )
+    return train(problem)
+
+
+def data(start: float, noise: float, r=0.8, capacity=2.0, first=0.03) -> pd.DataFrame:
+    """Forty observations of each of thirty cultures from a time on."""
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(start, 24, (30, 40)), axis=1)
+    values = capacity / (1 + (capacity / first - 1) * np.exp(-r * times))
+    values = values + noise * rng.standard_normal(values.shape)
+    return pd.DataFrame({"query": np.repeat(np.arange(30), 40), "t": times.ravel(), "n": values.ravel()})
+
+
+def test_a_rate_that_is_open_upwards_is_not_ok(growth):
+    seen = data(9, 0.3).assign(initial_n=0.03)
+    table, profile = estimate(growth, seen).table, estimate(growth, seen, profile=True).table
+    further = (profile["r_high"] - table["r"]) / (table["r_high"] - table["r"])
+    assert (further > 4).sum() > 5
+    assert not (further[table["status"] == "ok"] > 4).any()
+    told = table["message"].str.contains("r far more open to one side than the error bars say")
+    assert told.any()
+    assert (table.loc[told, "status"] == "not_identifiable").all()
+
+
+def test_an_estimate_of_which_the_likelihood_is_as_its_error_bars_say_stays_ok(growth):
+    table = estimate(growth, data(0, 0.02)).table
+    assert (table["status"] == "ok").all()
+
+
+def test_with_the_profile_the_interval_itself_tells_it(growth):
+    table = estimate(growth, data(9, 0.3).assign(initial_n=0.03), profile=True).table
+    assert not table["message"].str.contains("far more open").any()
+    assert ((table["r_low"] <= 0.8) & (table["r_high"] >= 0.8)).mean() > 0.8
