@@ -1,12 +1,16 @@
-"""Untrained features: a wide network of one layer, its units spread over the domain."""
+"""Untrained features: a wide network of one layer, its units spread over the domain, and random Fourier features."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ipbasis.features.interface import Features
 from ipbasis.features.quadrature import gauss
 from ipbasis.features.trunk import Trunk, TrunkSettings
+from ipbasis.problem.equations import MultiIndex
 
 
 @dataclass(frozen=True)
@@ -52,3 +56,40 @@ class Spread:
             return unit, np.ones_like(unit)
         share, whole = (unit + 1) / 2, np.expm1(self.grading)
         return 2 * np.expm1(self.grading * share) / whole - 1, self.grading * np.exp(self.grading * share) / whole
+
+
+class Sinusoids(Features):
+    """Random Fourier features ``cos(w z + b)`` on a domain that is [-1, 1] along each coordinate.
+
+    Reference: Rahimi & Recht, NeurIPS 20 (2007).
+
+    Args:
+        frequencies: (H, d) w.
+        phases: (H,) b.
+    """
+
+    def __init__(self, frequencies: Tensor, phases: Tensor):
+        super().__init__()
+        self.register_buffer("domain", torch.tensor([[-1.0, 1.0]] * frequencies.shape[1], dtype=frequencies.dtype))
+        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("phases", phases)
+
+    @property
+    def feature_count(self) -> int:
+        """Number of features."""
+        return len(self.phases)
+
+    def forward(self, points: Tensor, indices: Iterable[MultiIndex] = ((),)) -> dict[MultiIndex, Tensor]:
+        """For each derivative, of any order, and the value (n, H)."""
+        angles = points @ self.frequencies.T + self.phases
+        return {
+            index: torch.cos(angles + len(index) * torch.pi / 2) * self.frequencies[:, list(index)].prod(1)
+            for index in {(), *indices}
+        }
+
+
+def sinusoidal(spread: Spread, width: int) -> Sinusoids:
+    """Random Fourier features: their bandwidths, standard deviations of normal frequencies, are the scales."""
+    rng = np.random.default_rng(0)
+    frequencies = rng.normal(size=(width, len(spread.scales))) * spread.scales
+    return Sinusoids(torch.as_tensor(frequencies), torch.as_tensor(rng.uniform(0, 2 * np.pi, width)))

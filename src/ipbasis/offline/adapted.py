@@ -1,8 +1,8 @@
 """A trunk trained along gradients until tasks at the corners of the ranges are solved best in its span.
 
 What is minimised is the error of a task's solution u in the norm of the equations: least squares in the span of the
-features h solve ``min_c |A (h c - u)|``, with equations and conditions A linearised about u. What is left has a gradient
-by the features in which c counts as constant.
+features h solve ``min_c |A (h c - u)|``, with equations and conditions A linearised about u. What is left has a
+gradient by the features in which c counts as constant.
 
 Reference: Golub & Pereyra, SIAM J. Numer. Anal. 10 (1973) 413.
 """
@@ -32,7 +32,7 @@ _DEPTH = 3  # layers, as published
 _TASKS = 24  # on which it is trained, at most
 _FEATURES, _FEWEST, _MOST = 8, 60, 400  # for each function that the solutions are combined of, and bounds of them
 _POINTS = 4  # per feature
-_ITERATIONS, _HISTORY, _PATIENCE, _ROUNDS = 10, 50, 5, 200  # of L-BFGS: of a round, and rounds
+_ITERATIONS, _HISTORY, _PATIENCE, _ROUNDS = 5, 50, 10, 1000  # of L-BFGS: of a round, and rounds
 _RIDGE = 1e-10  # of the readouts, as a share of the matrix: it keeps the gradient free of rounding
 
 
@@ -51,8 +51,13 @@ class _Target:
     values: Tensor
 
 
-class _Recipe:
-    """The loss of a trunk, see the top of this file."""
+class Recipe:
+    """The loss of a trunk, see the top of this file.
+
+    Args:
+        tuning: the tasks that are looked at.
+        features: with which the trunk begins.
+    """
 
     def __init__(self, tuning: Tuning, features: Tuned):
         self._tuning = tuning
@@ -139,7 +144,7 @@ class _Validator:
 class _InTime(Lbfgs):
     """Rounds of L-BFGS, as many as there is time for."""
 
-    def __init__(self, recipe: _Recipe, trunk: Trunk, settings: LbfgsSettings, until: float):
+    def __init__(self, recipe: Recipe, trunk: Trunk, settings: LbfgsSettings, until: float):
         super().__init__(recipe, trunk, settings, "training")
         self._until = until
 
@@ -182,7 +187,8 @@ def trained_trunk(tuning: Tuning, features: Tuned, until: float, told: Told) -> 
         validate_every=1,
         patience=_PATIENCE,
     )
-    phase = _InTime(_Recipe(tuning, features), trunk, settings, until)
+    phase = _InTime(Recipe(tuning, features), trunk, settings, until)
     done = train_trunk(trunk, [phase], _Validator(tuning, features), identity="")
-    told(f"trained {done.history[-1]['step']} steps: error {done.history[0]['score']:.1e}, then {done.best['score']:.1e}")
+    first, best = done.history[0]["score"], done.best["score"]
+    told(f"error of the worst task {first:.1e}, after {done.history[-1]['step']} steps of training {best:.1e}")
     return trunk

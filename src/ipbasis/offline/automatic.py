@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ipbasis.errors import InputError
-from ipbasis.features.untrained import Spread
+from ipbasis.features.untrained import Spread, sinusoidal
 from ipbasis.offline.adapted import trained_trunk, untrained, width_of
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.covering import Clock, Told, Training
@@ -17,10 +17,12 @@ from ipbasis.problem.declaration import Problem
 
 _ROUNDS, _MARGIN = 3, 0.5  # of adding and measuring tasks; share of the accuracy to reach before it is measured
 _FURTHER = 16  # tasks that a trunk is trained on, beside the corners of the ranges
-_AIM = 0.1  # share of the accuracy that solutions in untrained features are to have
-_TUNED, _TRAINED, _AGAIN = 0.35, 0.45, 0.55  # shares of the time until which features are chosen, trained, and used
+_AIM = 0.1  # share of the accuracy that solutions in the features are to have
+_TUNED, _TRAINED, _AGAIN = 0.35, 0.45, 0.1  # shares of the time: until features are chosen, trained, and to use them
 
-FeatureKind = Literal["chebyshev", "random", "trained"]
+# sinusoidal ones are there to compare with
+FeatureKind = Literal["chebyshev", "random", "sinusoidal", "trained"]
+_FAMILIES = {"random": Spread.untrained, "sinusoidal": sinusoidal, "trained": untrained}
 
 
 def train_automatically(
@@ -63,36 +65,40 @@ def train_automatically(
     return basis
 
 
-def _solve_in_features(training: Training, kind: Literal["random", "trained"]) -> None:
+def _solve_in_features(training: Training, kind: FeatureKind) -> None:
     """Choose features, and solve the first tasks again in their span."""
     found, clock, told = training.pilot, training.clock, training.told
 
     def until(share: float) -> float:
         return time.monotonic() + clock.left(share)
 
-    known, family = found.tried, Spread.untrained
+    known = found.tried
     if kind == "trained":
         # features that are trained on few tasks serve those alone
         known = known.and_(training.solve(training.problem.ranges.sobol(_FURTHER, 2), _TUNED, exact=True))
-        family = untrained
-    tuning = Tuning(training.problem, known, family, found.marcher.in_time, until(_TUNED))
+    tuning = Tuning(training.problem, known, _FAMILIES[kind], found.marcher.in_time, until(_TUNED))
     first = tuning.first()
     if kind == "trained":
         first = replace(first, width=width_of(tuning, training.accuracy))
     tuning = tuning.focused(first)
     chosen = tuning.searched(first)
-    if kind == "random":
+    if kind != "trained":
         chosen = tuning.grown(chosen, _AIM * training.accuracy, told)
-    else:
+    elif chosen.error > _AIM * training.accuracy:
         trunk = trained_trunk(tuning, chosen, until(_TRAINED), told)
         tuning = replace(tuning, family=lambda spread, width: trunk)
     scales = ", ".join(f"{scale:.2g}" for scale in chosen.spread.scales)
     told(f"{chosen.width} {kind} features, scales {scales}, grading {chosen.spread.grading:g}")
     training.whole = tuning.whole(chosen)
-    training.described = {"features": kind, "width": chosen.width, **vars(chosen.spread)}
-    training.tried = training.solve(found.tried.unknowns, _AGAIN)
+    training.described = {
+        "features": kind,
+        "width": chosen.width,
+        "scales": list(chosen.spread.scales),
+        "grading": chosen.spread.grading,
+    }
+    training.tried = training.solve(found.tried.unknowns, clock.spent / clock.seconds + _AGAIN)
     if not len(training.tried):
         raise InputError(
-            f"{training.problem.name}: no task is solved in {kind} features, or not in the time; chebyshev is right, or "
-            "more minutes"
+            f"{training.problem.name}: no task is solved in {kind} features, or none in the time; chebyshev is right, "
+            "or more minutes"
         )

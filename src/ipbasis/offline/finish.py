@@ -76,7 +76,7 @@ def finished(problem: Problem, training: Training) -> Basis:
 def _for_want_of_unseen(training: Training) -> Tried:
     """The last tasks, taken out of those of which the functions are made.
 
-    In other features than polynomials those at the corners of the ranges: only polynomials tell the error of a solution.
+    In other features than polynomials those at the corners of the ranges: only polynomials tell errors of solutions.
     """
     if training.whole is not None:
         return training.pilot.tried

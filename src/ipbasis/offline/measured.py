@@ -16,7 +16,6 @@ from ipbasis.offline.reduced import Reduced, ReducedSolution
 from ipbasis.offline.trajectory import Trajectory, common_grid
 from ipbasis.problem.declaration import Problem
 
-
 _HALVINGS = 3  # of the way from a solved task
 _OTHER = 1.0  # residual, as a share of the solution, of what is none
 

@@ -23,8 +23,8 @@ def train(
     """A basis whose functions span the solutions of a problem over the ranges of its parameters.
 
     A problem of one coordinate is solved in windows, which are chosen in seconds; one of two or three coordinates by
-    least squares in polynomials for tasks that are chosen one by one. Untrained (random) features and those of a trained
-    network serve problems of any number of coordinates.
+    least squares in polynomials for tasks that are chosen one by one. Random features, which are those of an untrained
+    network, and those of a trained one serve problems of any number of coordinates.
 
     Args:
         problem: a problem without unknown terms.
@@ -57,7 +57,6 @@ def train(
             raise InputError(f"features 'windows': {problem.name} has more than one coordinate; chebyshev is right")
         return train_windows(problem, accuracy, told)
     from ipbasis.offline.automatic import train_automatically
-
     from ipbasis.offline.kept import Kept
 
     kept = None if unfinished is None else Kept(Path(unfinished))

@@ -1,6 +1,7 @@
 """The forward problem on the whole domain at once, in the span of any features."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class Whole:
         return self.box.solve(arguments, place, targets, guess).readouts @ self.on_grid
 
     def _projected(self, start: Trajectory) -> Tensor:
-        """(F, r) of the combination that is nearest to a solution in value and derivatives; zero where it is not used."""
+        """(F, r) of what is nearest to a solution in value and derivatives; zero where a start is not needed."""
         if self.box.linear:
             return torch.zeros(len(self.problem.fields), len(self.on_grid), dtype=torch.float64)
         inside, grid = self.box.parts[0], common_grid([start])
@@ -101,7 +102,7 @@ def _on_grid(features: Features, grid: PiecewiseSettings) -> Tensor:
     cell = Piecewise(PiecewiseSettings(breakpoints=((-1, 1),) * len(counts), degrees=grid.degrees))
     projection = cell(nodes)[()] * weights.prod(1)[:, None]
     found = []
-    for low, high in zip(grid.breakpoints[0], grid.breakpoints[0][1:], strict=False):
+    for low, high in pairwise(grid.breakpoints[0]):
         points = nodes.clone()
         points[:, 0] = low + (high - low) * (nodes[:, 0] + 1) / 2
         found.append(features(points)[()].T @ projection * ((high - low) / 2) ** 0.5)
@@ -113,7 +114,7 @@ def _trajectory(readouts: Tensor, grid: PiecewiseSettings) -> Trajectory:
     ends = (np.array(grid.breakpoints[0]) + 1) / 2
     by_cell = readouts.unflatten(1, (len(ends) - 1, *(degree + 1 for degree in grid.degrees)))
     slabs = []
-    for number, (low, high) in enumerate(zip(ends, ends[1:], strict=False)):
+    for number, (low, high) in enumerate(pairwise(ends)):
         level = round(-np.log2(high - low))
         slabs.append(Slab(level, round(low * 2**level), by_cell[:, number] * 2 ** (level / 2), 0.0))
     return Trajectory(tuple(slabs))
