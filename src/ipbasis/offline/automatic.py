@@ -18,7 +18,7 @@ from ipbasis.problem.declaration import Problem
 _ROUNDS, _MARGIN = 3, 0.5  # of adding and measuring tasks; share of the accuracy to reach before it is measured
 _FURTHER = 16  # tasks that a trunk is trained on, beside the corners of the ranges
 _AIM = 0.1  # share of the accuracy that solutions in the features are to have
-_TUNED, _TRAINED, _AGAIN = 0.35, 0.45, 0.1  # shares of the time: until features are chosen, trained, and to use them
+_TUNED, _TRAINED, _AGAIN = 0.35, 0.55, 0.1  # shares of the time: until features are chosen, trained, and to use them
 
 # sinusoidal ones are there to compare with
 FeatureKind = Literal["chebyshev", "random", "sinusoidal", "trained"]
