@@ -6,7 +6,7 @@ them. Solutions at the corners of the ranges, in polynomials, tell the error its
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,7 +56,7 @@ class Tuning:
         family: kind of features.
         in_time: whether the first coordinate is time, so that a grading may help.
         until: when the time is over, of `time.monotonic`.
-        hardest: numbers of the tasks that are looked at; None for all.
+        hardest: numbers of the tasks that are looked at, see `focused`.
     """
 
     problem: Problem
@@ -64,7 +64,7 @@ class Tuning:
     family: Family
     in_time: bool
     until: float
-    hardest: np.ndarray | None = None
+    hardest: np.ndarray = field(default_factory=lambda: np.arange(0))
 
     @cached_property
     def grid(self) -> PiecewiseSettings:
@@ -89,12 +89,11 @@ class Tuning:
             except NoSolutionError:
                 continue
             found[place] = (solved - self.true[number]).norm() / self.true[number].norm()
-        return np.where(np.isnan(found), 0.0, found)  # a solution of zero is in any span
+        return found
 
     def measured(self, features: Tuned) -> Tuned:
         """With their error."""
-        looked_at = np.arange(len(self.known)) if self.hardest is None else self.hardest
-        return replace(features, error=float(self.errors(features, looked_at).max()))
+        return replace(features, error=float(self.errors(features, self.hardest).max()))
 
     def first(self) -> Tuned:
         """Features whose scales are the slopes of the solutions over their sizes."""
@@ -104,34 +103,35 @@ class Tuning:
         return Tuned(Spread(tuple(max(slope, 1.0) for slope in slopes)), _FIRST[axes])
 
     def focused(self, features: Tuned, count: int = _HARDEST) -> "Tuning":
-        """Judged by so many tasks of the largest errors."""
-        errors = self.errors(features, np.arange(len(self.known)))
-        return replace(self, hardest=np.argsort(-errors, kind="stable")[:count])
+        """Judged by so many tasks of the largest errors, those left out whose solution is zero."""
+        tasks = self.true.flatten(1).norm(dim=1).nonzero()[:, 0].numpy()
+        return replace(self, hardest=tasks[np.argsort(-self.errors(features, tasks), kind="stable")[:count]])
 
     def searched(self, features: Tuned) -> Tuned:
         """The best spread of as many features: steps along one coordinate at a time, as long as they help."""
         best = self.measured(features)
         for ratio in _RATIOS:
-            before = np.inf
-            while best.error < _BETTER * before:
+            while True:
                 before = best.error
                 for spread in _neighbours(best.spread, ratio, self.in_time):
                     best = self._better(best, replace(best, spread=spread))
+                if not best.error < _BETTER * before:
+                    break
         return best
 
     def grown(self, best: Tuned, aim: float, told: Told) -> Tuned:
         """As many more features as bring the error to an aim, or as there is time for."""
-        most = _MOST[len(self.problem.coordinates)]
-        while best.error > aim and best.width < most:
-            began = time.monotonic()
-            more = self.measured(replace(best, width=min(2 * best.width, most)))
+        width, most = best.width, _MOST[len(self.problem.coordinates)]
+        while best.error > aim and width < most:
+            began, width = time.monotonic(), min(2 * width, most)
+            more = self.measured(replace(best, width=width))
             taken = time.monotonic() - began
             for axis in range(len(more.spread.scales)):
                 # twice the features take eight times as long
                 if time.monotonic() + (1 + 8) * taken < self.until:
                     more = self._better(more, replace(more, spread=_along(more.spread, axis, _STEEPER)))
-            told(f"{more.width} features, error of the worst of {len(self.hardest)} tasks {more.error:.1e}")
-            best = more if more.error < best.error else replace(best, width=more.width)
+            told(f"{width} features, error of the worst of {len(self.hardest)} tasks {more.error:.1e}")
+            best = more if more.error < best.error else best
             if time.monotonic() + 8 * taken > self.until:
                 break
         return best
