@@ -147,6 +147,17 @@ def test_estimates_hold_the_truth(trained, case):
     assert np.abs(errors[good]).max() < 4
 
 
+def test_polynomials_serve_one_coordinate_too():
+    case = decay()
+    basis = train(case.problem, 1e-6, features="chebyshev")
+    times = places(case.problem, 100)
+    functions = basis.functions(times)
+    for parameters in unseen(case.problem):
+        truth = case.exact(*parameters, times[:, 0])
+        rest = truth - functions @ np.linalg.lstsq(functions, truth, rcond=None)[0]
+        assert np.linalg.norm(rest) < 1e-6 * np.linalg.norm(truth)
+
+
 def test_a_rough_basis_cannot_tell_what_noise_does_not_hide():
     case = heat()
     rough = train(case.problem, 0.3, MINUTES["random"], "random")
