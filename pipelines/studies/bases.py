@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from ipbasis.baselines.bases import lowest_degrees, proper_orthogonal
@@ -16,6 +16,7 @@ from ipbasis.features.quadrature import Quadrature, gauss_legendre
 from ipbasis.features.trunk import Trunk
 from ipbasis.offline.accuracy import TaskErrors, task_errors
 from ipbasis.offline.artefact import Basis
+from ipbasis.offline.automatic import train_automatically
 from ipbasis.offline.compression import compress
 from ipbasis.offline.forward import ForwardProblem, JetValues
 from ipbasis.offline.settings import BasisSettings
@@ -32,12 +33,16 @@ class Size(Declared):
         solutions: exact, for the POD.
         queries: that are estimated.
         points: of each coordinate at which errors are taken; as many Chebyshev polynomials carry the exact solutions.
+        accuracy: relative error that is asked of untrained features whose scales and number are chosen.
+        minutes: that such may take.
     """
 
     tasks: PositiveInt
     solutions: PositiveInt
     queries: PositiveInt
     points: PositiveInt
+    accuracy: PositiveFloat
+    minutes: PositiveFloat
 
 
 @dataclass(frozen=True)
@@ -153,4 +158,8 @@ def candidates(best: Basis, trained: Basis, size: Size, most: int, seed: int) ->
     # another draw than that from which a training begins
     generator = torch.Generator().manual_seed(seed + 1)
     untrained = compressed(Trunk(problem.domain, trained.record.features, generator).requires_grad_(False))
-    yield Candidate("random_features", untrained, time.perf_counter() - started)
+    yield Candidate("untrained", untrained, time.perf_counter() - started)
+    for name, kind in (("random_features", "random"), ("sinusoidal", "sinusoidal")):
+        started = time.perf_counter()
+        tuned = train_automatically(problem, size.accuracy, size.minutes, features=kind)
+        yield Candidate(name, tuned, time.perf_counter() - started)

@@ -145,7 +145,7 @@ def online_row(candidate: Candidate, size: int, found: TaskErrors, queries: Clea
     basis = candidate.basis
     first = basis
     if size < basis.record.functions:
-        first = with_functions(basis, basis.features, basis.transform[:, :size], accuracy=found.accuracy())
+        first = with_functions(basis, basis.features, basis.transform[:, :size], accuracy=found.accuracy(), local=None)
     names = list(basis.problem.parameters)
     scored = identifiable(queries.bound, basis.problem.parameter_ranges)
 

@@ -260,7 +260,7 @@ def check(problem: Path) -> None:
 @click.option("--minutes", default=5.0, show_default=True, help="Time it may take.")
 @click.option(
     "--features",
-    type=click.Choice(["windows", "chebyshev"]),
+    type=click.Choice(["windows", "chebyshev", "random", "trained"]),
     help="Kind of functions  [default: the one that suits the problem]",
 )
 def train(problem: Path, output: Path, accuracy: float, minutes: float, features: str | None) -> None:

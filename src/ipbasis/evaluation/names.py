@@ -16,7 +16,9 @@ BASES = {
     "paper_recipe": "trained by the published recipe",
     "pod": "POD of exact solutions",
     "chebyshev": "Chebyshev polynomials",
-    "random_features": "untrained network",
+    "untrained": "untrained network as wide",
+    "random_features": "untrained network, width and scales chosen",
+    "sinusoidal": "random Fourier features, number and scales chosen",
 }
 # one colour per source in every figure; distinguishable without colour vision (Okabe & Ito)
 COLOURS = {

@@ -23,13 +23,15 @@ _BASIS_STYLES = {
     "paper_recipe": {"color": COLOURS["paper_recipe"], "marker": "s"},
     "pod": {"color": "black", "marker": "D"},
     "chebyshev": {"color": "#009E73", "marker": "^"},
-    "random_features": {
+    "untrained": {
         "color": "#CC79A7",
         "marker": "v",
         "linestyle": "--",
         "zorder": 2.6,
         "markerfacecolor": "white",
     },
+    "random_features": {"color": "#D55E00", "marker": "X", "zorder": 2.4},
+    "sinusoidal": {"color": "#8C564B", "marker": "*", "linestyle": ":"},
 }
 _NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal error
 _LAYOUTS = {"common": ("-", "the same points for all queries"), "own": (":", "points of its own for each query")}

@@ -46,6 +46,28 @@ class Features(nn.Module, ABC):
         return {index: values[index].to(transform.dtype) @ transform for index in {(), *indices}}
 
 
+class Combined(Features):
+    """Combinations of features, which are features again.
+
+    Args:
+        features: what they are combined of.
+        transform: (H, K).
+    """
+
+    def __init__(self, features: Features, transform: Tensor):
+        super().__init__()
+        self.features, self.transform, self.domain = features, transform, features.domain
+
+    @property
+    def feature_count(self) -> int:
+        """Number K of combinations."""
+        return self.transform.shape[1]
+
+    def forward(self, points: Tensor, indices: Iterable[MultiIndex] = ((),)) -> dict[MultiIndex, Tensor]:
+        """For each derivative (n, K)."""
+        return self.features.combined(points, indices, self.transform)
+
+
 def rounding_error(features: Features, transform: Tensor | None, points: Tensor) -> float:
     """Relative error that rounding leaves in the values of functions ``features @ transform``.
 

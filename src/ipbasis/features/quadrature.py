@@ -1,6 +1,7 @@
 """Points and weights over the domain of a problem."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ class Quadrature:
     weights: Tensor
 
 
+@cache
 def gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes in [-1, 1] and weights of sum 1 of the Gauss-Legendre rule."""
     nodes, weights = np.polynomial.legendre.leggauss(count)

@@ -23,7 +23,7 @@ _CONDITIONS = 10.0
 Rule = tuple[np.ndarray, np.ndarray]
 
 
-def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool, dependent: bool = False) -> Box:
+def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool) -> Box:
     """Equations and conditions of a problem on a box.
 
     Args:
@@ -31,7 +31,6 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: b
         features: on [-1, 1] along each coordinate.
         rules: points along each coordinate, at which equations and conditions are taken.
         faded: whether conditions that do not fit the initial state are faded, see `faded_conditions`.
-        dependent: whether features may be dependent to rounding.
 
     Returns:
         the box; what it takes as parameters are those of the task, its free initial values, and the rate at which
@@ -73,7 +72,6 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: b
         start,
         linear=all(system.is_linear for system in systems),
         autonomous=all(arguments.coordinates[0] not in expression.free_symbols for expression in partials),
-        dependent=dependent,
     )
 
 

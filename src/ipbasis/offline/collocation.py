@@ -18,7 +18,6 @@ _GAINED = 1e-3  # the last step takes no more than this share of the residual: e
 _FAST = 0.1  # a matrix serves as long as each step is as much smaller than the one before
 _STEPS, _HALVINGS = 40, 8
 _KEPT = 4  # factors of a box: of as many lengths of its first coordinate
-_RANK = 1e-13  # share of the largest direction; of 17 equations, 1e-10 costs 2 to 470 times in the error
 
 
 class NoSolutionError(Exception):
@@ -119,7 +118,6 @@ class Box:
         start: the initial conditions; their residuals are the jets less the values that are asked for.
         linear: whether one step solves them.
         autonomous: whether their linear part is the same wherever the box stands along the first coordinate.
-        dependent: whether features may be dependent to rounding; polynomials are not.
     """
 
     features: Features
@@ -127,7 +125,6 @@ class Box:
     start: Part | None
     linear: bool
     autonomous: bool
-    dependent: bool = False
     _factors: dict[bytes, "_Factor"] = field(default_factory=dict)
 
     def solve(self, parameters: Tensor, place: Place, targets: Sequence[Tensor], guess: Tensor) -> Solved:
@@ -227,7 +224,7 @@ class _Task:
         rows = torch.zeros(sum(lengths), fields, self.box.features.feature_count, dtype=torch.float64)
         for part, block, (_, by_jet), size in zip(self.parts, rows.split(lengths), evaluated, sizes, strict=True):
             part.fill(block, by_jet, size)
-        return _Factor.of(rows.flatten(1), sizes, self.box.dependent)
+        return _Factor.of(rows.flatten(1), sizes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,30 +234,24 @@ class _Factor:
     Args:
         sizes: of the equations whose rows they are.
         columns: (N,) sizes of the columns.
-        reflectors: of LAPACK's ``geqrf``; the matrix itself where its columns may be dependent.
-        scales: of the reflectors; None where the columns may be dependent.
+        reflectors: of LAPACK's ``geqrf``.
+        scales: of the reflectors.
     """
 
     sizes: list[Tensor]
     columns: Tensor
     reflectors: Tensor
-    scales: Tensor | None
+    scales: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor, sizes: list[Tensor], dependent: bool) -> "_Factor":
+    def of(cls, rows: Tensor, sizes: list[Tensor]) -> "_Factor":
         columns = rows.norm(dim=0)
         columns = torch.where(columns > 0, columns, torch.ones_like(columns))
-        rows = rows / columns
-        return cls(sizes, columns, *((rows, None) if dependent else torch.geqrf(rows)))
+        return cls(sizes, columns, *torch.geqrf(rows / columns))
 
     def solve(self, right: Tensor) -> tuple[Tensor, float]:
         """(N,) least squares for a right-hand side (m,), and the norm of what it explains of it."""
-        if self.scales is None:
-            found = torch.linalg.lstsq(self.reflectors, right[:, None], rcond=_RANK, driver="gelsd").solution
-            explained = self.reflectors @ found
-        else:
-            count = len(self.columns)
-            rotated = torch.ormqr(self.reflectors, self.scales, right[:, None], left=True, transpose=True)
-            explained = rotated[:count]
-            found = torch.linalg.solve_triangular(self.reflectors[:count], explained, upper=True)
-        return found[:, 0] / self.columns, explained.norm().item()
+        count = len(self.columns)
+        rotated = torch.ormqr(self.reflectors, self.scales, right[:, None], left=True, transpose=True)
+        found = torch.linalg.solve_triangular(self.reflectors[:count], rotated[:count], upper=True)
+        return found[:, 0] / self.columns, rotated[:count].norm().item()

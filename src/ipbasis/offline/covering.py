@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,15 @@ from ipbasis.offline.collocation import NoSolutionError
 from ipbasis.offline.marching import TooLongError
 from ipbasis.offline.measured import Errors, Span, Tried
 from ipbasis.offline.pilot import Pilot, solve_task
+from ipbasis.offline.trajectory import Trajectory
+from ipbasis.offline.whole import Whole
 from ipbasis.problem.declaration import Problem
 
 Told = Callable[[str], None]
 
 _POOL, _BATCH, _UNSEEN = 128, 4, 12  # candidates, of them solved at once, and tasks to measure the result on
 _COVERED, _MEASURED, _LONGEST = 0.6, 0.85, 0.1  # shares of the time: to add tasks, to measure, and for one task
+_ROUGH = 1e-2  # share of the highest polynomials in a solution from which Newton's method starts in other features
 _DROPPED = 0.02  # functions of less than this share of the accuracy in the solutions are dropped at once
 
 
@@ -55,6 +59,8 @@ class Training:
         late: number of tasks that took too long.
         unseen: further solved tasks; those that were solved last before they were added where there was no time.
         interrupted: whether it was cut off before its time.
+        whole: features in whose span tasks are solved, but for those that tell the errors; None for polynomials.
+        described: the features, for the record.
     """
 
     accuracy: float
@@ -66,27 +72,42 @@ class Training:
     late: int = 0
     unseen: Tried | None = None
     interrupted: bool = False
+    whole: Whole | None = None
+    described: dict[str, Any] = field(default_factory=lambda: {"features": "chebyshev"})
 
     @property
     def problem(self) -> Problem:
         """In natural units."""
         return self.pilot.marcher.problem
 
-    def solve(self, tasks: np.ndarray, until: float) -> Tried:
-        """Those of tasks (T, U) that have a solution, until a share of the time is over."""
-        solved, pilot = Tried.none(self.problem), self.pilot
+    def solve(self, tasks: np.ndarray, until: float, exact: bool = False) -> Tried:
+        """Those of tasks (T, U) that have a solution, until a share of the time is over.
+
+        Args:
+            tasks: to solve.
+            until: the share.
+            exact: whether in polynomials, whatever the features are.
+        """
+        solved = Tried.none(self.problem)
         for unknowns in tasks:
             seconds = min(self.clock.left(until), _LONGEST * self.clock.seconds)
             if seconds <= 0:
                 break
-            like = self.tried.solutions[self.tried.nearest(self.problem, unknowns)]
             try:
-                solved = solved.with_one(unknowns, solve_task(pilot.marcher, unknowns, pilot.fineness, like, seconds))
+                solved = solved.with_one(unknowns, self._solution(unknowns, seconds, exact))
             except NoSolutionError:
                 self.failed += 1
             except TooLongError:
                 self.late += 1
         return solved
+
+    def _solution(self, unknowns: np.ndarray, seconds: float, exact: bool) -> Trajectory:
+        pilot, like = self.pilot, self.tried.solutions[self.tried.nearest(self.problem, unknowns)]
+        if exact or self.whole is None:
+            return solve_task(pilot.marcher, unknowns, pilot.fineness, like, seconds)
+        rough = replace(pilot.fineness, tolerance=max(_ROUGH, pilot.fineness.tolerance))
+        start = like if self.whole.box.linear else solve_task(pilot.marcher, unknowns, rough, like, seconds)
+        return self.whole.solve(unknowns, start)
 
     def span(self, others: Tried) -> Span:
         """All functions of the solved tasks, for other solved tasks too."""
@@ -122,9 +143,11 @@ class Training:
     def measure(self, seed: int) -> bool:
         """Solve unseen tasks; whether they are served as well as is asked for, or no time is left."""
         if self.unseen is not None:
-            self.tried = self.tried.and_(self.unseen)
+            self.tried = self.tried.and_(
+                self.unseen if self.whole is None else self.solve(self.unseen.unknowns, _COVERED)
+            )
         tasks = self.problem.ranges.drawn(_UNSEEN, np.random.default_rng(seed))
-        unseen = self.solve(tasks, _MEASURED)
+        unseen = self.solve(tasks, _MEASURED, exact=True)
         if not len(unseen):
             return True
         self.unseen = unseen

@@ -32,11 +32,11 @@ def finished(problem: Problem, training: Training) -> Basis:
         problem: the problem as declared.
         training: its solved tasks.
     """
-    unseen = training.unseen or _held_back(training)
+    unseen = training.unseen or _for_want_of_unseen(training)
     span = training.span(unseen)
     span = span.first(_enough(training, span, unseen))
     errors = span.errors(unseen.unknowns, unseen.solutions)
-    if training.unseen is None:
+    if training.unseen is None and training.whole is None:
         training.tried = training.tried.and_(unseen)
         span = training.span(Tried.none(training.problem)).first(span.modes.count)
     certified = _certified(training, unseen)
@@ -58,7 +58,7 @@ def finished(problem: Problem, training: Training) -> Basis:
             stage: span.first(stage).errors(unseen.unknowns, unseen.solutions).accuracy(training.problem)
             for stage in stages
         },
-        settings={"features": "chebyshev", "tolerance": span.fineness.tolerance, "at_once": span.marcher.at_once},
+        settings={**training.described, "tolerance": span.fineness.tolerance, "at_once": span.marcher.at_once},
         versions=versions(),
         figures={
             "seconds": training.clock.spent,
@@ -73,8 +73,13 @@ def finished(problem: Problem, training: Training) -> Basis:
     return Basis(features, span.modes.transform.contiguous(), record)
 
 
-def _held_back(training: Training) -> Tried:
-    """The last tasks, taken out of those of which the functions are made."""
+def _for_want_of_unseen(training: Training) -> Tried:
+    """The last tasks, taken out of those of which the functions are made.
+
+    In other features than polynomials those at the corners of the ranges: only polynomials tell errors of solutions.
+    """
+    if training.whole is not None:
+        return training.pilot.tried
     tried = training.tried
     count = min(_HELD, len(tried) // 2)
     training.tried = tried[: len(tried) - count]

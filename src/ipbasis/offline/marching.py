@@ -18,7 +18,7 @@ from ipbasis.offline.trajectory import Slab, Trajectory
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import compile_torch
 
-_ALONG = {2: 7, 3: 5}  # degree along time, by the number of coordinates
+_ALONG = {1: 9, 2: 7, 3: 5}  # degree along time, by the number of coordinates
 _FIRST, _LOWEST, _HIGHER = 12, 8, 1.4  # degrees along the others to begin with, the lowest, and steps of them
 _AT_ONCE = 400  # polynomials at most where equations may have no solution: higher ones would grow without bounds
 _SMALL = 0.1  # a field smaller than this share of its expected size is held to that share

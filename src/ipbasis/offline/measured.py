@@ -16,6 +16,9 @@ from ipbasis.offline.reduced import Reduced, ReducedSolution
 from ipbasis.offline.trajectory import Trajectory, common_grid
 from ipbasis.problem.declaration import Problem
 
+_HALVINGS = 3  # of the way from a solved task
+_OTHER = 1.0  # residual, as a share of the solution, of what is none
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -168,31 +171,60 @@ class Span:
             Reduced.of(self.problem, modes, self.marcher.in_time),
         )
 
-    def solve(self, unknowns: np.ndarray) -> ReducedSolution | None:
-        """A task in the span, from the nearest solved one; None where Newton's method does not converge."""
+    def solve(self, unknowns: np.ndarray, near: Tensor | None = None) -> ReducedSolution | None:
+        """A task in the span; None where Newton's method does not converge.
+
+        Args:
+            unknowns: (U,) of the task.
+            near: (F, K) readouts near its solution, to begin with; None for those of the nearest solved task, and of
+                tasks on the way from it where they are too far.
+        """
+        try:
+            if near is not None:
+                return self._solved(unknowns, near)
+            nearest = self.tried.nearest(self.problem, unknowns)
+            return self._reached(self.tried.unknowns[nearest], unknowns, self.readouts[nearest], _HALVINGS)
+        except NoSolutionError:
+            return None
+
+    def _reached(self, begin: np.ndarray, end: np.ndarray, readouts: Tensor, halvings: int) -> ReducedSolution:
+        """A task from readouts of another one, in steps as large as Newton's method takes."""
+        try:
+            return self._solved(end, readouts)
+        except NoSolutionError:
+            if halvings == 0:
+                raise
+        ranges = self.problem.ranges
+        middle = ranges.at((ranges.shares(begin) + ranges.shares(end)) / 2)
+        half = self._reached(begin, middle, readouts, halvings - 1)
+        return self._reached(middle, end, half.readouts, halvings - 1)
+
+    def _solved(self, unknowns: np.ndarray, guess: Tensor) -> ReducedSolution:
         task = self.problem.tasks(unknowns[None])
         parameters, initial = torch.as_tensor(task.parameters[0]), torch.as_tensor(task.initial[0])
         place = self.reduced.place
-        try:
-            return self.reduced.solve(
-                self.marcher.task(parameters, initial, self.fineness),
-                lambda points: initial_values(self.problem, place, points, parameters, initial),
-                self.readouts[self.tried.nearest(self.problem, unknowns)],
-            )
-        except NoSolutionError:
-            return None
+        found = self.reduced.solve(
+            self.marcher.task(parameters, initial, self.fineness),
+            lambda points: initial_values(self.problem, place, points, parameters, initial),
+            guess,
+        )
+        if found.residual > _OTHER and not self.reduced.box.linear:
+            raise NoSolutionError("another solution of the equations than that of the task")
+        return found
 
     def errors(self, unknowns: np.ndarray, solutions: Sequence[Trajectory] = ()) -> Errors:
         """Errors of tasks (V, U); residuals alone where the solutions are not given."""
         residual = np.full(len(unknowns), np.inf)
         solved, best = np.full(len(unknowns), np.nan), np.full(len(unknowns), np.nan)
         for number, own in enumerate(unknowns):
-            found = self.solve(own)
-            if found is not None:
-                residual[number] = found.residual
+            inside = None
             if len(solutions):
                 true = solutions[number].on(self.modes.grid)
                 inside = true @ self.modes.transform
+            found = self.solve(own, inside)
+            if found is not None:
+                residual[number] = found.residual
+            if inside is not None:
                 outside = (true - inside @ self.modes.transform.T).norm()
                 best[number] = outside / true.norm()
                 if found is not None:

@@ -60,6 +60,7 @@ def modes_of(grid: PiecewiseSettings, solutions: Tensor, indices: tuple[MultiInd
             blocks.append(derivative * weights)
     _, triangular = torch.linalg.qr(torch.cat(blocks, dim=1).T, mode="r")
     sizes = triangular.unflatten(1, (count, fields)).square().sum((0, 2)).sqrt().repeat_interleave(fields)
+    sizes = torch.where(sizes > 0, sizes, torch.ones_like(sizes))  # a solution may be zero
     _, strengths, right = torch.linalg.svd(triangular / sizes, full_matrices=False)
     squares = torch.cat([strengths.square().flip(0).cumsum(0).flip(0), strengths.new_zeros(1)])
     lost = (squares / squares[0]).sqrt()

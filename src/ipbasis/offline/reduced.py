@@ -1,43 +1,20 @@
 """The forward problem in the span of few functions: how well they solve tasks that they were not made of."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ipbasis.features.interface import Features
+from ipbasis.features.interface import Combined
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_rules
 from ipbasis.offline.box import box_of
 from ipbasis.offline.collocation import Box, Place
 from ipbasis.offline.modes import Modes
 from ipbasis.problem.declaration import Problem
-from ipbasis.problem.equations import MultiIndex
 
 # Values of the initial conditions of a task, jet by jet, at points (n, d) of the start of the domain
 Targets = Callable[[Tensor], Sequence[Tensor]]
-
-
-class Compressed(Features):
-    """Combinations of piecewise polynomials.
-
-    Args:
-        modes: the combinations.
-    """
-
-    def __init__(self, modes: Modes):
-        super().__init__()
-        self.polynomials, self.transform = Piecewise(modes.grid), modes.transform
-        self.domain = self.polynomials.domain
-
-    @property
-    def feature_count(self) -> int:
-        """Number K of combinations."""
-        return self.transform.shape[1]
-
-    def forward(self, points: Tensor, indices: Iterable[MultiIndex] = ((),)) -> dict[MultiIndex, Tensor]:
-        """For each derivative (n, K)."""
-        return self.polynomials.combined(points, indices, self.transform)
 
 
 @dataclass(frozen=True)
@@ -70,7 +47,8 @@ class Reduced:
     @classmethod
     def of(cls, problem: Problem, modes: Modes, faded: bool) -> "Reduced":
         """A problem in the span of modes, its fields of size one; for `faded` see `box_of`."""
-        box = box_of(problem, Compressed(modes), cell_rules(modes.grid, points_of(modes.grid)), faded)
+        functions = Combined(Piecewise(modes.grid), modes.transform)
+        box = box_of(problem, functions, cell_rules(modes.grid, points_of(modes.grid)), faded)
         return cls(
             modes, box, Place(torch.as_tensor(problem.domain), torch.ones(len(problem.fields), dtype=torch.float64))
         )

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ipbasis.errors import InputError
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 
-Kind = Literal["windows", "chebyshev"]
+Kind = Literal["windows", "chebyshev", "random", "trained"]
 
 
 def train(
@@ -23,7 +23,8 @@ def train(
     """A basis whose functions span the solutions of a problem over the ranges of its parameters.
 
     A problem of one coordinate is solved in windows, which are chosen in seconds; one of two or three coordinates by
-    least squares in wide features for tasks that are chosen one by one.
+    least squares in polynomials for tasks that are chosen one by one. Random features, which are those of an untrained
+    network, and those of a trained one serve problems of any number of coordinates.
 
     Args:
         problem: a problem without unknown terms.
@@ -43,20 +44,20 @@ def train(
         raise InputError(f"minutes {minutes:g}: a time above zero is right, such as 5")
     if problem.unknown_terms:
         raise InputError(f"{problem.name}: unknown_terms: a basis is trained on equations with every term known")
-    if len(problem.coordinates) == 1:
+    single = len(problem.coordinates) == 1
+    if single and problem.periodic:
+        raise InputError(f"{problem.name}: boundary: the only coordinate, {problem.periodic[0]!r}, cannot be periodic")
+    kind = features or ("windows" if single else "chebyshev")
+    if kind not in get_args(Kind):
+        raise InputError(f"features {kind!r}: {', '.join(get_args(Kind))} are the kinds there are")
+    if kind == "windows":
         from ipbasis.offline.windows.train import train_windows
 
-        if problem.periodic:
-            raise InputError(
-                f"{problem.name}: boundary: the only coordinate, {problem.periodic[0]!r}, cannot be periodic"
-            )
-        if features not in (None, "windows"):
-            raise InputError(f"features {features!r}: {problem.name} has one coordinate; windows are right")
+        if not single:
+            raise InputError(f"features 'windows': {problem.name} has more than one coordinate; chebyshev is right")
         return train_windows(problem, accuracy, told)
     from ipbasis.offline.automatic import train_automatically
-
-    if features not in (None, "chebyshev"):
-        raise InputError(f"features {features!r}: {problem.name} has more than one coordinate; chebyshev is right")
     from ipbasis.offline.kept import Kept
 
-    return train_automatically(problem, accuracy, minutes, told, None if unfinished is None else Kept(Path(unfinished)))
+    kept = None if unfinished is None else Kept(Path(unfinished))
+    return train_automatically(problem, accuracy, minutes, told, kept, kind)

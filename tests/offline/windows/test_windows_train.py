@@ -115,7 +115,7 @@ def test_tasks_without_solution_are_left_out_and_counted():
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("accuracy", 0), ("accuracy", 2), ("minutes", -1), ("features", "random")]
+    ("argument", "value"), [("accuracy", 0), ("accuracy", 2), ("minutes", -1), ("features", "fourier")]
 )
 def test_arguments_without_sense_are_refused(growth, argument, value):
     with pytest.raises(InputError, match=argument):

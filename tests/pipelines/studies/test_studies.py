@@ -277,7 +277,9 @@ def no_published_basis(monkeypatch):
 def test_basis_quality_writes_its_tables_and_figure(place):
     changes = {
         "cells": {"damped_oscillator": StudyCell(noise=1, number=100)},
-        "sizes": {"damped_oscillator": bases.Size(tasks=50, solutions=200, queries=40, points=40)},
+        "sizes": {
+            "damped_oscillator": bases.Size(tasks=50, solutions=200, queries=40, points=40, accuracy=1e-9, minutes=1)
+        },
     }
     chosen = study(BasisQuality, "basis_quality", "profile=smoke", "functions=[3,5,8,10,20]")
     tracker = Recorder()
@@ -288,7 +290,7 @@ def test_basis_quality_writes_its_tables_and_figure(place):
     assert quality.columns[:6].tolist() == [
         *("problem", "basis", "functions", "relative_l2", "residual_mse", "train_seconds")
     ]
-    names = ["ipbasis", "paper_recipe", "pod", "chebyshev", "random_features"]
+    names = ["ipbasis", "paper_recipe", "pod", "chebyshev", "untrained", "random_features", "sinusoidal"]
     assert quality["basis"].unique().tolist() == size["basis"].unique().tolist() == online["basis"].tolist() == names
     few = quality[quality["functions"] <= 10]
     errors = few.pivot(index="functions", columns="basis", values="relative_l2")
@@ -302,11 +304,11 @@ def test_basis_quality_writes_its_tables_and_figure(place):
     by_stage = features.groupby("stage")["condition_number"]
     assert by_stage.min()["raw"] > 1e6
     assert by_stage.max()["compressed"] < 1.1
-    assert set(features["basis"]) == {"ipbasis", "paper_recipe", "random_features"}
+    assert set(features["basis"]) == {"ipbasis", "paper_recipe", "untrained"}
     assert (size.groupby("basis")["functions"].apply(lambda counts: counts.is_monotonic_increasing)).all()
     # every basis serves the solver
     assert (online["clean_abs_error"] < 1e-4).all()
-    assert online["error_over_cramer_rao"].to_numpy() == pytest.approx(np.full(5, 0.7), abs=0.25)
+    assert online["error_over_cramer_rao"].to_numpy() == pytest.approx(np.full(7, 0.7), abs=0.25)
     assert (place / "figures" / "basis_quality.png").stat().st_size > 10_000
     assert len(tracker.paths) == 5
 
