@@ -114,7 +114,7 @@ def test_broken_queries_fail_alone_and_get_no_picture(place):
     found = pd.read_csv(place / "e.csv").set_index("query")
     assert found.loc[1, "message"] == "row 42, column 't': 3.03448 is outside the basis domain [0, 3]"
     assert np.isnan(found.loc[1, "a1"])
-    assert {p.name for p in (place / "figures").iterdir()} == {"query_0.png", "query_2.png"}
+    assert {p.name for p in (place / "figures").iterdir()} == {"index.csv", "query_0.png", "query_2.png"}
 
 
 def test_a_file_of_several_chunks(place):

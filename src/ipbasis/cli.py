@@ -1,14 +1,20 @@
 """The command line: check a problem, train a basis, simulate and fit observations, show a basis, list the problems."""
 
+import errno
+import re
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ipbasis.errors import InputError
-from ipbasis.files import replacing_file
+from ipbasis.files import claimed, refuse_inputs, replacing_file
 
 if TYPE_CHECKING:
     from ipbasis.problem.declaration import Problem
@@ -18,27 +24,72 @@ _PRIOR = "NAME=normal:MEAN,STD or NAME=lognormal:MEDIAN,STD of the logarithm"
 
 
 class _Commands(click.Group):
-    """Turns an `InputError` into one line and exit code 2, Ctrl-C into exit code 130."""
+    """Turns bad input, and what the machine refuses, into one line and exit code 2; a signal into its exit code."""
 
     def invoke(self, context: click.Context):
         try:
-            return super().invoke(context)
+            with _signals_raise():
+                return super().invoke(context)
         except InputError as error:
             raise _BadInput(str(error)) from None
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
-            raise click.exceptions.Exit(130) from None
+        except MemoryError:
+            raise _BadInput("not enough memory; fewer queries, or for a fit a smaller --chunk, would help") from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise _BadInput(f"{where}{error.strerror or error}") from None
+        except KeyboardInterrupt as stop:
+            click.echo("; ".join(["stopped", *getattr(stop, "__notes__", [])]), err=True)
+            raise click.exceptions.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from None
+
+
+class _Stop(KeyboardInterrupt):
+    """A signal that asks the process to end: what is half-written is removed on the way, as after Ctrl-C."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.signal = number
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within the block SIGTERM and SIGHUP raise; one that is ignored, as under nohup, stays so."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Stop(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in (number for number in numbers if before[number] == signal.SIG_DFL):
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
 
 
 class _BadInput(click.ClickException):
     exit_code = 2
 
     def show(self, file=None) -> None:
-        click.echo(f"error: {self.message}", err=True)
+        click.echo(f"error: {_in_one_line(self.message)}", err=True)
+
+
+_LONGEST_MESSAGE = 1000
+
+
+def _in_one_line(text: object) -> str:
+    """A message in one line, whatever names and values it holds."""
+    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", str(text))
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
 
 
 def _one_line(message, category, filename, lineno, file=None, line=None) -> None:
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {_in_one_line(message)}", err=True)
 
 
 @click.group(cls=_Commands)
@@ -46,6 +97,8 @@ def _one_line(message, category, filename, lineno, file=None, line=None) -> None
 def main() -> None:
     """Estimate the parameters of differential equations from data, on a trained basis of their solutions."""
     warnings.showwarning = _one_line
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
 
 
 def _named(option: str, texts: tuple[str, ...], form: str) -> dict[str, str]:
@@ -168,7 +221,7 @@ def fit(
 
     from ipbasis.estimates.estimate import estimate
     from ipbasis.estimates.stream import Summary, estimate_file, write_estimates
-    from ipbasis.evaluation.figures import plot_queries
+    from ipbasis.evaluation.figures import INDEX, check_drawable, plot_queries
     from ipbasis.observations.long_form import read_observations
     from ipbasis.observations.readers import has_more_rows
     from ipbasis.offline.artefact import Basis
@@ -177,7 +230,11 @@ def fit(
 
     if output.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{output}: the name of the estimates must end in .csv or .parquet")
+    outputs = [output] if figures is None else [output, figures / INDEX]
+    refuse_inputs(outputs, [observations, *Basis.files(basis_dir)])
     basis = Basis.load(basis_dir)
+    if figures is not None:
+        check_drawable(basis.problem)
     basis = basis.for_problem(_with_knowledge(basis.problem, fix, bounds, prior))
     if degree is not None or library:
         if solver not in ("gauss_newton", "library"):
@@ -193,9 +250,10 @@ def fit(
         summary = estimate_file(basis, observations, output, chunk, **options)
     else:
         observed = read_observations(observations, basis.problem)
-        with replacing_file(output) as temporary:  # taken first, so that a path that cannot be written fails at once
+        with claimed(*outputs):  # first, so that a path that cannot be written fails at once
             estimates = estimate(basis, observed, **options)
-            write_estimates(estimates.table, temporary)
+            with replacing_file(output) as temporary:
+                write_estimates(estimates.table, temporary)
             if figures is not None:
                 plot_queries(estimates, observed, figures)
         summary = Summary.of([estimates.table])
@@ -267,20 +325,23 @@ def train(problem: Path, output: Path, accuracy: float, minutes: float, features
     """Train a basis of the PROBLEM in a YAML file: the solutions over the ranges of its parameters."""
     import time
 
+    from ipbasis.offline.artefact import Basis
     from ipbasis.offline.train import train as train_basis
     from ipbasis.problem.declaration import Problem
 
     declared, began = Problem.from_yaml(problem), time.monotonic()
-    if output.exists() and not output.is_dir():
+    if output.is_file():
         raise InputError(f"{output}: a file; a directory for the basis is right")
+    refuse_inputs(Basis.files(output), [problem])
 
     def told(text: str) -> None:
         spent = time.monotonic() - began
         left = "" if len(declared.coordinates) == 1 else f", at most {max(60 * minutes - spent, 0):.0f} s left"
         click.echo(f"{spent:6.0f} s{left}  {text}", err=True)
 
-    basis = train_basis(declared, accuracy, minutes, features, told, output / "unfinished")
-    basis.save(output)
+    with claimed(*Basis.files(output)):
+        basis = train_basis(declared, accuracy, minutes, features, told, output / "unfinished")
+        basis.save(output)
     reached = basis.record.accuracy.floor
     click.echo(f"{declared.name}: {basis.record.functions} functions, {basis.record.features.words}")
     click.echo(f"relative error of unseen solutions {reached:.1e}, asked for {accuracy:g}")
@@ -335,19 +396,21 @@ def simulate(
     for path in filter(None, (output, truth)):
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise InputError(f"{path}: the name of a table must end in .csv or .parquet")
-    found = simulation(
-        declared,
-        None if parameters is None else read_table(parameters),
-        points,
-        noise,
-        queries=queries,
-        fields=None if fields is None else [name.strip() for name in fields.split(",")],
-        layout="equispaced" if equispaced else "random",
-        seed=seed,
-    )
-    tables = {output: found.observations} | ({} if truth is None else {truth: found.truth})
-    with ExitStack() as written:
-        for path, table in tables.items():
+    outputs = [path for path in (output, truth) if path is not None]
+    refuse_inputs(outputs, [path for path in (problem, parameters) if path is not None])
+    given = None if parameters is None else read_table(parameters)
+    with claimed(*outputs), ExitStack() as written:
+        found = simulation(
+            declared,
+            given,
+            points,
+            noise,
+            queries=queries,
+            fields=None if fields is None else [name.strip() for name in fields.split(",")],
+            layout="equispaced" if equispaced else "random",
+            seed=seed,
+        )
+        for path, table in zip(outputs, (found.observations, found.truth), strict=False):
             write_table(table, written.enter_context(replacing_file(path)))
     shown = ", ".join(field for field in declared.fields if field in found.observations)
     click.echo(f"{declared.name}: {len(found.truth)} queries, {found.points.shape[1]} points each of {shown}")

@@ -18,7 +18,7 @@ from ipbasis.evaluation.metrics import (
     term_errors,
 )
 from ipbasis.evaluation.tables import combine
-from ipbasis.observations.long_form import check_observations
+from ipbasis.observations.long_form import InputWarning, check_observations
 
 
 def test_errors_follow_the_query_not_the_row():
@@ -124,13 +124,39 @@ def fitted(basis, oscillator):
     return estimate(basis, observations), observations
 
 
-def test_a_picture_per_query_even_where_names_collide(fitted, tmp_path):
+def renamed(fitted, names):
     estimates, observations = fitted
-    names = {0: "a/b", 1: "a b", 2: "c"}
-    estimates.table["query"] = estimates.table["query"].map(names)
-    observations.table["query"] = observations.table["query"].map(names)
-    figures.plot_queries(estimates, observations, tmp_path / "new")
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["query_a_b.png", "query_a_b_1.png", "query_c.png"]
+    estimates.table["query"] = estimates.table["query"].map(dict(enumerate(names)))
+    observations.table["query"] = observations.table["query"].map(dict(enumerate(names)))
+    return fitted
+
+
+@pytest.mark.parametrize(
+    ("names", "pictures"),
+    [
+        (("a_b_2", "a b", "a/b"), ["query_a_b_2.png", "query-1.png", "query-2.png"]),
+        (("A", "a", "b"), ["query-0.png", "query-1.png", "query_b.png"]),  # one file where capitals do not count
+        (("$^$", ".", "x" * 300), ["query-0.png", "query-1.png", "query-2.png"]),
+        (("a\nb", "ä", "_{$"), ["query-0.png", "query-1.png", "query-2.png"]),
+    ],
+)
+def test_every_query_has_a_picture_of_its_own_and_the_index_says_which(fitted, tmp_path, names, pictures):
+    figures.plot_queries(*renamed(fitted, names), tmp_path / "new")
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"index.csv", *pictures}
+    index = pd.read_csv(tmp_path / "new" / "index.csv")
+    assert index["query"].tolist() == list(names)
+    assert index["picture"].tolist() == pictures
+
+
+def test_a_query_that_cannot_be_drawn_is_told_and_the_others_are_drawn(fitted, tmp_path):
+    estimates, observations = renamed(fitted, ("a", "b", "c"))
+    estimates.readouts[1] = 1e308
+    with pytest.warns(InputWarning, match="query b: cannot be drawn: "):
+        figures.plot_queries(estimates, observations, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"index.csv", "query_a.png", "query_c.png"}
+    index = pd.read_csv(tmp_path / "index.csv", keep_default_na=False)
+    assert index["picture"].tolist() == ["query_a.png", "", "query_c.png"]
+    assert index["message"][1].startswith("cannot be drawn")
 
 
 def test_where_the_paper_has_no_table_only_own_rows_are_there():

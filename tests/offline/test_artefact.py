@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from conftest import TRUNK
 
@@ -102,7 +103,7 @@ GROUPS = {
 def in_format_1(saved, settings):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
-    del record["provenance"], record["rounding"]
+    del record["provenance"], record["rounding"], record["checksum"]
     trunk = {name: value for name, value in record.pop("features").items() if name != "kind"}
     path.write_text(json.dumps({**record, "format_version": 1, "settings": settings, "trunk": trunk}))
     return Basis.load(saved).record
@@ -141,6 +142,63 @@ def test_damaged_files_are_named(saved, name, content):
     with pytest.raises(InputError, match=name) as caught:
         Basis.load(saved)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["basis.json", "basis.safetensors"])
+def test_a_flipped_bit_is_refused(saved, name):
+    whole = (saved / name).read_bytes()
+    for place in np.linspace(0, len(whole) - 1, 40).astype(int):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        (saved / name).write_bytes(flipped)
+        try:
+            Basis.load(saved)
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:  # white space between the values of the record may be any
+            assert name == "basis.json"
+            assert chr(whole[place]) in " \n"
+    (saved / name).write_bytes(whole)
+    Basis.load(saved)
+
+
+def without_checksum(saved, tensors=None, **record):
+    """A basis as it was written before it had a checksum, changed."""
+    values = json.loads((saved / "basis.json").read_text()) | record
+    del values["checksum"]
+    (saved / "basis.json").write_text(json.dumps(values))
+    changed = safetensors.torch.load_file(saved / "basis.safetensors") | (tensors or {})
+    (saved / "basis.safetensors").write_bytes(safetensors.torch.save(changed))
+    return saved
+
+
+def test_a_basis_without_a_checksum_is_read(basis, saved):
+    assert Basis.load(without_checksum(saved)).record == basis.record
+
+
+def test_a_basis_is_checked_where_there_is_no_checksum(basis, saved):
+    count = basis.record.functions
+    changes = [
+        ({"transform": basis.transform * torch.nan}, {}, "transform holds what is no finite number"),
+        ({"transform": basis.transform[:, :5].contiguous()}, {}, r"a transform of shape \(41, 5\); \(41, .* is right"),
+        ({}, {"functions": count - 1}, rf"a transform of shape \(41, {count}\)"),
+        ({"features.domain": basis.features.domain * 10}, {}, r"the domain of the features is \[\[0.0, 30.0\]\]"),
+        ({"features.bias9": basis.features.bias0}, {}, "layers of"),
+        ({"more": basis.transform}, {}, "more"),
+        ({"solved.parameters": torch.ones(3, 1)}, {}, "missing"),
+    ]
+    for tensors, record, reason in changes:
+        basis.save(saved)
+        with pytest.raises(InputError, match=f"does not fit basis.json: .*{reason}"):
+            Basis.load(without_checksum(saved, tensors, **record))
+
+
+def test_features_of_any_size_are_refused_before_they_are_made(basis, saved):
+    for width, depth in ((10**9, 4), (40, 10**9)):
+        basis.save(saved)
+        features = TRUNK.model_dump() | {"width": width, "depth": depth}
+        with pytest.raises(InputError, match="layers of 40, 40, 40, 40 features"):
+            Basis.load(without_checksum(saved, features=features))
 
 
 @pytest.fixture
@@ -183,6 +241,7 @@ def test_weights_that_do_not_fit_the_record(saved):
     path = saved / "basis.json"
     record = json.loads(path.read_text())
     record["features"]["width"] = 7
+    del record["checksum"]
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="does not fit"):
         Basis.load(saved)

@@ -1,15 +1,15 @@
 """Estimates of files larger than memory: chunk by chunk, and restartable.
 
 Every finished chunk is a part file in a directory beside the output. A run that was killed is finished by
-typing its command again: parts that are there are not estimated anew. At the end they are joined.
+typing its command again: parts that are there are not estimated anew. At the end they are joined, and the directory
+is removed, but for files in it that are not of the run.
 """
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from tqdm import tqdm
 
 from ipbasis.errors import InputError
 from ipbasis.estimates.estimator import Estimator, prepare
-from ipbasis.files import replacing_file
+from ipbasis.files import claimed, refuse_inputs, replacing_file
 from ipbasis.observations.long_form import check_rows, used_columns, warn_of_spoiled
 from ipbasis.observations.readers import column_names, read_pieces, run_starts, whole_queries
 from ipbasis.offline.artefact import Basis, versions
 
 _PIECES = 4  # in which a chunk is read
-_PARTS = "part-*.parquet"
+_PARTS, _RUN = "part-*.parquet", "run.json"
+_OWN = (_PARTS, _RUN, ".part-*.parquet", ".run-*.json")  # in the directory of parts; hidden ones of a run killed there
 _CSV = {"index": False, "float_format": "%.8g"}
 _SHOWN = 10
 
@@ -87,34 +88,34 @@ def estimate_file(
     path, output = Path(path), Path(output)
     parts = output.with_name(f"{output.name}.parts")
     estimator = prepare(basis, **options)
-    if output.is_dir():
-        raise InputError(f"{output}: cannot be written (is a directory)")
+    refuse_inputs([output], [path])
+    if parts.resolve() in path.resolve().parents:
+        raise InputError(f"{path}: lies in {parts}, which is for the finished chunks; another place is right")
     columns = used_columns(column_names(path), basis.problem, str(path))
 
     def chunks() -> Iterator[pd.DataFrame]:
         return whole_queries(read_pieces(path, columns, max(1, rows // _PIECES)), rows)
 
-    with tqdm(desc="checking", unit=" queries") as progress:
+    with claimed(output), tqdm(desc="checking", unit=" queries") as progress, _kept_if_worth_it(parts):
         made_with = _made_with(basis, path, f"{options}, chunks of {rows} rows")
         queries = _begun(parts, made_with)
         if queries is None:
             queries = _survey(estimator, chunks(), str(path), progress.update)
-            with replacing_file(parts / "run.json") as temporary:
+            with replacing_file(parts / _RUN) as temporary:
                 temporary.write_text(json.dumps({"queries": queries, "made_with": made_with}, indent=2))
         progress.reset(queries)
         progress.set_description("queries")
-        with _kept_if_worth_it(parts):
-            for number, table in enumerate(chunks()):
-                part = parts / f"part-{number:06}.parquet"
-                if part.exists():
-                    progress.update(pq.read_metadata(part).num_rows)
-                    continue
-                estimates = _estimated(estimator, table, str(path), progress.update)
-                with replacing_file(part) as temporary:
-                    estimates.to_parquet(temporary, index=False)
-    summary = _join(sorted(parts.glob(_PARTS)), parts / f"estimates{output.suffix}")
-    (parts / f"estimates{output.suffix}").replace(output)
-    shutil.rmtree(parts)
+        done = []
+        for number, table in enumerate(chunks()):
+            done.append(part := parts / f"part-{number:06}.parquet")
+            if part.exists():
+                progress.update(_finished(part, table["query"]))
+                continue
+            estimates = _estimated(estimator, table, str(path), progress.update)
+            with replacing_file(part) as temporary:
+                estimates.to_parquet(temporary, index=False, write_page_checksum=True)
+        summary = _join(done, output)
+        _removed(parts)
     return summary
 
 
@@ -142,11 +143,11 @@ def _begun(parts: Path, made_with: dict[str, str]) -> int | None:
     if not any(parts.glob(_PARTS)):
         return None
     try:
-        run = json.loads((parts / "run.json").read_text())
+        run = json.loads((parts / _RUN).read_text())
         differing = [what for what, value in made_with.items() if run["made_with"].get(what) != value]
         queries = int(run["queries"])
-    except (OSError, ValueError, KeyError):
-        differing, queries = ["run.json"], 0
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # damaged, or another's
+        differing, queries = [_RUN], 0
     if differing:
         raise InputError(
             f"{parts}: holds finished chunks of a run with other {', '.join(differing)}; type its command again to "
@@ -188,15 +189,53 @@ def _estimated(
     return estimator.whole(tables, observations)
 
 
+def _finished(part: Path, ids: pd.Series) -> int:
+    """Number of queries of a part that is there.
+
+    Args:
+        part: its file.
+        ids: of the rows of its chunk.
+
+    Raises:
+        InputError: if it is damaged, or the queries are others.
+    """
+    wanted = ids.iloc[run_starts(ids)].drop_duplicates()
+    try:
+        found = _read_part(part)["query"].to_pandas()
+    except (OSError, ValueError, LookupError, pa.ArrowException):
+        found = pd.Series(dtype=object)
+    if list(found) != list(wanted):
+        raise InputError(
+            f"{part}: damaged, or not of this run; remove it and type the command again, which estimates its queries "
+            "anew"
+        )
+    return len(found)
+
+
+def _read_part(part: Path) -> pa.Table:
+    return pq.read_table(part, page_checksum_verification=True)
+
+
 @contextmanager
 def _kept_if_worth_it(parts: Path) -> Iterator[None]:
-    """Remove the directory after bad input if no chunk has been finished."""
+    """After whatever ends the block early: tell that finished chunks are kept; without any, remove the directory."""
     try:
         yield
-    except InputError:
-        if not any(parts.glob(_PARTS)):
-            shutil.rmtree(parts)
+    except BaseException as error:
+        if any(parts.glob(_PARTS)):
+            error.add_note(f"finished chunks are kept in {parts}: typing the command again goes on from there")
+        else:
+            _removed(parts)
         raise
+
+
+def _removed(parts: Path) -> None:
+    """Remove the directory of parts, but for files that are not of the run."""
+    for pattern in _OWN:
+        for file in parts.glob(pattern):
+            file.unlink()
+    with suppress(OSError):  # not there, or not empty
+        parts.rmdir()
 
 
 def _join(parts: Sequence[Path], whole: Path) -> Summary:
@@ -207,7 +246,7 @@ def _join(parts: Sequence[Path], whole: Path) -> Summary:
 
         def appended() -> Iterator[pd.DataFrame]:
             for part in parts:
-                table = pq.read_table(part)
+                table = _read_part(part)
                 for name in set(schema.names) - set(table.column_names):
                     table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
                 table = table.select(schema.names).cast(schema)

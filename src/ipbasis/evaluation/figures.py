@@ -1,8 +1,10 @@
-"""A picture per query: what was observed, what was fitted, what the fit leaves."""
+"""A picture per query: what was observed, what was fitted, what the fit leaves; and an index of them."""
 
 import re
-import shutil
-import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,11 +12,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ipbasis.errors import InputError
 from ipbasis.estimates.result import Estimates
 from ipbasis.files import replacing_file
-from ipbasis.observations.long_form import Observations
+from ipbasis.observations.long_form import InputWarning, Observations
+from ipbasis.problem.declaration import Problem
 
 mpl.use("Agg")
+INDEX = "index.csv"  # which query has which picture
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # ids that name a file everywhere
+_LONGEST_TITLE = 60  # of an id
 
 
 def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Figure:
@@ -27,9 +34,8 @@ def plot_query(estimates: Estimates, observations: pd.DataFrame, row: int) -> Fi
         observations: of this query.
         row: of the query in the estimates.
     """
-    draw = {1: _over_one_coordinate, 2: _over_two_coordinates}[len(estimates.basis.problem.coordinates)]
-    figure = draw(estimates.alone(row), observations)
-    figure.suptitle(_title(estimates, row), fontsize=9)
+    figure = _DRAWN[len(estimates.basis.problem.coordinates)](estimates.alone(row), observations)
+    figure.suptitle(_title(estimates, row), fontsize=9, parse_math=False)
     return figure
 
 
@@ -43,7 +49,9 @@ def _title(estimates: Estimates, row: int) -> str:
     lines = [", ".join(found[i : i + 3]) for i in range(0, len(found), 3)] + [f"{f} = {record[f]}" for f in formulas]
     if found:
         lines[-1] += "  (95 %)"
-    return "\n".join([f"query {record['query']}: {record['status']}", *lines])
+    query = str(record["query"])
+    query = query if len(query) <= _LONGEST_TITLE else f"{query[:_LONGEST_TITLE]}..."
+    return "\n".join([f"query {query}: {record['status']}", *lines])
 
 
 def _over_one_coordinate(one: Estimates, observations: pd.DataFrame) -> Figure:
@@ -103,21 +111,52 @@ def _over_two_coordinates(one: Estimates, observations: pd.DataFrame) -> Figure:
     return figure
 
 
+_DRAWN = {1: _over_one_coordinate, 2: _over_two_coordinates}
+
+
+def check_drawable(problem: Problem) -> None:
+    """Refuse a problem whose queries cannot be drawn.
+
+    Raises:
+        InputError: if it has too many coordinates.
+    """
+    if (count := len(problem.coordinates)) not in _DRAWN:
+        raise InputError(f"figures: {problem.name} has {count} coordinates; one or two can be drawn")
+
+
+def picture_names(queries: Sequence[Hashable]) -> list[str]:
+    """A file name of its own for the picture of each query, also where capitals do not count: its id if that can be."""
+    ids = list(map(str, queries))
+    times = Counter(name.lower() for name in ids)
+    plain = [_PLAIN.fullmatch(name) is not None and times[name.lower()] == 1 for name in ids]
+    return [f"query_{name}.png" if plain[row] else f"query-{row}.png" for row, name in enumerate(ids)]
+
+
 def plot_queries(estimates: Estimates, observations: Observations, directory: Path) -> None:
-    """One picture per usable query, named after it; all are drawn before the first is put in place."""
-    if len(estimates.basis.problem.coordinates) > 2:
-        return
+    """One picture per usable query, and `INDEX`, a table of the queries and the names of their pictures.
+
+    A query that cannot be drawn has no picture, and a warning says why.
+
+    Raises:
+        InputError: if the directory cannot be written.
+    """
     groups = dict(list(observations.table.groupby("query", sort=False)))
-    names: dict[str, int] = {}
-    for row, query in enumerate(estimates.table["query"]):
+    queries = list(estimates.table["query"])
+    names, missing = picture_names(queries), {}
+    for row, (query, name) in enumerate(zip(queries, names, strict=True)):
         if query in observations.unusable:
+            missing[row] = observations.unusable[query]
             continue
-        name = re.sub(r"[^\w.-]+", "_", str(query))
-        names[name if name not in names else f"{name}_{row}"] = row
-    with tempfile.TemporaryDirectory() as drawn:
-        for name, row in names.items():
-            query = estimates.table["query"].iloc[row]
-            plot_query(estimates, groups[query], row).savefig(Path(drawn) / f"{name}.png", dpi=110)
-        for name in names:
-            with replacing_file(directory / f"query_{name}.png") as temporary:
-                shutil.copyfile(Path(drawn) / f"{name}.png", temporary)
+        drawn = BytesIO()
+        try:
+            plot_query(estimates, groups[query], row).savefig(drawn, format="png", dpi=110)
+        except Exception as error:  # whatever a drawing library makes of a fit that is no fit
+            missing[row] = f"cannot be drawn: {error}"
+            warnings.warn(f"query {query}: {missing[row]}", InputWarning, stacklevel=2)
+            continue
+        with replacing_file(directory / name) as temporary:
+            temporary.write_bytes(drawn.getvalue())
+    index = pd.DataFrame({"query": queries, "picture": names, "message": ""})
+    index.loc[list(missing), "picture"], index.loc[list(missing), "message"] = "", list(missing.values())
+    with replacing_file(directory / INDEX) as temporary:
+        index.to_csv(temporary, index=False)

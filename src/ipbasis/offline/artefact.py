@@ -1,6 +1,12 @@
-"""The trained basis: what it holds, and how it is kept on disk."""
+"""The trained basis: what it holds, and how it is kept on disk.
 
+``basis.safetensors`` holds the tensors, ``basis.json`` the `Record` and ``checksum``, the SHA-256 of that record and of
+the tensors' file; bases written before have none.
+"""
+
+import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from copy import deepcopy
@@ -33,6 +39,7 @@ from ipbasis.problem.units import Units, rescaled
 
 # times the root mean square of a basis's errors, up to which they occur: few tasks are worse
 _TOLERATED = 3.0
+_SAME_DOMAIN = 1e-5  # of its width: a domain in single precision
 
 
 class Accuracy(Declared):
@@ -265,20 +272,27 @@ class Basis:
         Raises:
             InputError: if the directory cannot be written.
         """
-        directory = Path(directory)
+        record_file, tensors_file = self.files(directory)
         tensors = {} if self.transform is None else {"transform": self.transform.contiguous()}
         state = self.features.state_dict()
         tensors |= {f"features.{name}": value.detach().contiguous() for name, value in state.items()}
         if self.solved is not None:  # half the digits do for a start
             tensors |= {f"solved.{name}": value.float().contiguous() for name, value in vars(self.solved).items()}
+        content, values = safetensors.torch.save(tensors), json.loads(self.record.model_dump_json())
+        values["checksum"] = _checksum(values, content)
         try:
-            (directory / "basis.json").unlink(missing_ok=True)
+            record_file.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"{directory}: cannot be written ({error.strerror})") from None
-        with replacing_file(directory / "basis.safetensors") as temporary:
-            safetensors.torch.save_file(tensors, temporary)
-        with replacing_file(directory / "basis.json") as temporary:
-            temporary.write_text(self.record.model_dump_json(indent=2) + "\n")
+        with replacing_file(tensors_file) as temporary:
+            temporary.write_bytes(content)
+        with replacing_file(record_file) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+    @staticmethod
+    def files(directory: str | Path) -> tuple[Path, Path]:
+        """Where the record and the tensors of a basis in a directory are."""
+        return Path(directory) / "basis.json", Path(directory) / "basis.safetensors"
 
     @classmethod
     def load(cls, directory: str | Path) -> "Basis":
@@ -287,50 +301,108 @@ class Basis:
         Raises:
             InputError: if the directory is incomplete, damaged or of another format version.
         """
-        directory = Path(directory)
+        record_file, tensors_file = cls.files(directory)
         expected = "a basis directory holds basis.safetensors and basis.json"
-        for name in ("basis.json", "basis.safetensors"):
-            if not (directory / name).is_file():
-                raise InputError(f"{directory}: {name} is missing; {expected}")
+        for file in (record_file, tensors_file):
+            if not os.path.isfile(file):
+                raise InputError(f"{directory}: {file.name} is missing; {expected}")
         try:
-            values = json.loads((directory / "basis.json").read_text())
+            values = json.loads(record_file.read_text(encoding="utf-8"))
+            content = tensors_file.read_bytes()
             found = values.get("format_version")
-        except (ValueError, AttributeError):
-            raise InputError(f"{directory / 'basis.json'}: not the JSON record of a basis; {expected}") from None
+        except OSError as error:
+            raise InputError(f"{directory}: cannot be read ({error.strerror})") from None
+        except (ValueError, AttributeError, RecursionError):
+            raise InputError(f"{record_file}: not the JSON record of a basis; {expected}") from None
         if found not in (1, 2, 3):
             raise InputError(f"{directory}: format version {found}; this ipbasis reads the versions 1 to 3")
+        if "checksum" in values and values.pop("checksum") != _checksum(values, content):
+            what = "basis.json and basis.safetensors are not as they were written together"
+            raise InputError(f"{directory}: damaged: {what} (checksum); a fresh copy of both is right")
         try:
             record = Record(**in_format_3(values))
         except InputError as error:
-            raise InputError(f"{directory / 'basis.json'}: {error}") from None
-        features = features_of(record.problem, record.features)
+            raise InputError(f"{record_file}: {error}") from None
+        except (TypeError, ValueError, LookupError, AttributeError):
+            raise InputError(f"{record_file}: not the JSON record of a basis; {expected}") from None
         try:
-            tensors = safetensors.torch.load_file(directory / "basis.safetensors")
-            transform = tensors.pop("transform", None)
-            own = {
-                name.partition(".")[2]: tensors.pop(name).double() for name in [*tensors] if name.startswith("solved.")
-            }
-            solved = Solved(**own) if own else None
-            features.load_state_dict({name.partition(".")[2]: value for name, value in tensors.items()})
-            _check_shape(features, transform, record)
-        except (SafetensorError, KeyError, RuntimeError, TypeError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{directory / 'basis.safetensors'}: does not fit basis.json: {reason}") from None
-        return cls(features.requires_grad_(False), transform, record, solved)
+            return _of_tensors(record, safetensors.torch.load(content))
+        except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{tensors_file}: does not fit basis.json: {reason}") from None
 
 
-def features_of(problem: Problem, settings: TrunkSettings | PiecewiseSettings) -> Features:
-    """Features of a record, their state still to be read."""
+def _checksum(record: Mapping[str, Any], tensors: bytes) -> str:
+    """Of the values of a record, without a checksum, and of the file of the tensors."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    digest.update(tensors)
+    return digest.hexdigest()
+
+
+def _of_tensors(record: Record, tensors: Mapping[str, Tensor]) -> Basis:
+    """The basis of a record and its tensors.
+
+    Raises:
+        RuntimeError: if they do not fit.
+    """
+    for name, tensor in tensors.items():
+        if not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise RuntimeError(f"{name} holds what is no finite number")
+    groups: dict[str, dict[str, Tensor]] = {"features": {}, "solved": {}, "transform": {}}
+    for name, tensor in tensors.items():
+        group, _, own = name.partition(".")
+        # before format 3 features were a trunk, and named so
+        groups["features" if group == "trunk" else group][own] = tensor
+    features = _features(record, groups["features"])
+    transform = groups["transform"].get("")
+    solved = Solved(**{name: value.double() for name, value in groups["solved"].items()}) if groups["solved"] else None
+    _check_shapes(features, transform, record, solved)
+    return Basis(features.requires_grad_(False), transform, record, solved)
+
+
+def _features(record: Record, state: Mapping[str, Tensor]) -> Features:
+    """Features of a record with their state.
+
+    Raises:
+        RuntimeError: if the state is of others, or they are on another domain.
+    """
+    problem, settings, units = record.problem, record.features, record.units
+    domain = problem.domain if units is None else units.points_to(problem.domain.T).T
     if isinstance(settings, PiecewiseSettings):
-        return Piecewise(settings)
-    return Trunk(problem.domain, settings, torch.Generator())
+        features = Piecewise(settings)
+    else:
+        # told before features of any size are made
+        sizes = [len(value) for name, value in state.items() if name.startswith("bias")]
+        if sizes != [settings.width] * settings.depth:
+            raise RuntimeError(f"layers of {', '.join(map(str, sizes))} features")
+        features = Trunk(domain.copy(), settings, torch.Generator())  # the state is written into it
+    features.load_state_dict(state)
+    own, wide = features.domain.double().numpy(), np.ptp(domain, axis=1, keepdims=True)
+    if own.shape != domain.shape or not (np.abs(own - domain) <= _SAME_DOMAIN * wide).all():
+        raise RuntimeError(f"the domain of the features is {own.tolist()}, that of the problem {domain.tolist()}")
+    return features
 
 
-def _check_shape(features: Features, transform: Tensor | None, record: Record) -> None:
-    """Refuse a transform that is not (H, K)."""
+def _check_shapes(features: Features, transform: Tensor | None, record: Record, solved: Solved | None) -> None:
+    """Refuse a transform that is not (H, K), and solutions of other shapes than those of the problem.
+
+    Raises:
+        RuntimeError: says which.
+    """
     found = (features.feature_count, features.feature_count) if transform is None else tuple(transform.shape)
     if found != (features.feature_count, record.functions):
-        raise RuntimeError(f"{found[1]} functions of {found[0]} features")
+        raise RuntimeError(f"a transform of shape {found}; {(features.feature_count, record.functions)} is right")
+    if solved is None:
+        return
+    problem, tasks = record.problem, len(solved.parameters)
+    shapes = {
+        "parameters": (tasks, len(problem.parameters)),
+        "initial": (tasks, len(problem.free_initial)),
+        "readouts": (tasks, len(problem.fields), record.functions),
+    }
+    for name, shape in shapes.items():
+        if tuple(getattr(solved, name).shape) != shape:
+            raise RuntimeError(f"solved.{name} of shape {tuple(getattr(solved, name).shape)}; {shape} is right")
 
 
 def _listed(named: dict[str, Interval] | list[str]) -> str:
