@@ -1,5 +1,10 @@
 """Tables in CSV or Parquet files, read a piece at a time or as a whole, and written."""
 
+import lzma
+import re
+import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -23,6 +28,13 @@ _CSV = {
 }
 _ROWS = 250_000  # of a table that is read as a whole, at once
 _BUFFER = 1 << 20  # bytes of a column held at once: a row group of Parquet may be as large as the file
+_COMPRESSED = (".gz", ".bz2", ".zip", ".xz", ".zst", ".tar")  # what pandas takes for it
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
+# What readers raise for a file that is damaged, or none of theirs; most parse errors are ValueErrors.
+_FAULTS = (
+    *(OSError, ValueError, EOFError, RuntimeError, ImportError, OverflowError, MemoryError, pa.ArrowException),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError),
+)
 
 
 def _is_parquet(path: Path) -> bool:
@@ -32,23 +44,61 @@ def _is_parquet(path: Path) -> bool:
 @contextmanager
 def _told_in_one_line(path: Path) -> Iterator[None]:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError(f"{path}: a pipe or a device, which can be read once only; a file is right")
         yield
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, pa.ArrowException) as error:  # most parse errors are ValueErrors
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: cannot be read: not UTF-8 text; saved as 'CSV UTF-8' is right") from None
+    except pd.errors.ParserError as error:
+        if cells := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error)):
+            raise _too_many(path, int(cells[2]), int(cells[3]), int(cells[1])) from None
         raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    except _FAULTS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def _too_many(path: Path, row: int, cells: int, names: int) -> InputError:
+    what = "a point in numbers is right, and quotes around text with commas"
+    return InputError(f"{path}: row {row} has {cells} cells, the header {names}; {what}")
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns of a file.
+    """Names of the columns of a file, as they stand there.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be read, or columns are not separated by commas.
     """
     with _told_in_one_line(path):
         if _is_parquet(path):
             return pq.read_schema(path).names
-        return list(pd.read_csv(path, nrows=0, **_CSV).columns)
+        names = _csv_names(path)
+        for separator, word in _SEPARATORS.items():
+            if len(names) == 1 and separator in names[0].strip():
+                what = f"columns are separated by {word}; commas are right, and points in numbers"
+                raise InputError(f"{path}: row 1: {what}")
+        return names
+
+
+def _csv_names(path: Path) -> list[str]:
+    """Names of the columns of a CSV file; those without one get one, as pandas calls them."""
+    return [name or f"Unnamed: {number}" for number, name in enumerate(_row(path, 0))]
+
+
+def _row(path: Path, number: int) -> list[str]:
+    """Cells of a row of a CSV file; none where it has no such row."""
+    settings = {**_CSV, "dtype": str, "na_values": [], "index_col": None}
+    try:
+        row = pd.read_csv(path, header=None, skiprows=number, nrows=1, **settings)
+    except pd.errors.EmptyDataError:
+        if number == 0:
+            raise
+        return []
+    return [str(cell) for cell in row.iloc[0]]
 
 
 def has_more_rows(path: Path, rows: int) -> bool:
@@ -60,6 +110,10 @@ def has_more_rows(path: Path, rows: int) -> bool:
     with _told_in_one_line(path):
         if _is_parquet(path):
             return pq.read_metadata(path).num_rows > rows
+        if path.suffix.lower() in _COMPRESSED:
+            counts = (len(piece) for piece in pd.read_csv(path, chunksize=_ROWS, usecols=[0], **_CSV))
+            found = 0
+            return any((found := found + count) > rows for count in counts)
         with path.open("rb") as file:
             return sum(1 for _ in islice(file, rows + 2)) > rows + 1
 
@@ -70,21 +124,39 @@ def read_pieces(path: Path, columns: Sequence[str], rows: int) -> Iterator[pd.Da
     The index names the rows: from 0 in Parquet, by line in CSV (the header is line 1, empty lines are left out).
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if it cannot be read, a row of CSV has more cells than the header, or a column of Parquet holds
+            lists and the like.
     """
     with _told_in_one_line(path):
-        if not _is_parquet(path):
-            for piece in pd.read_csv(path, chunksize=rows, **_CSV):
-                piece.index += 2
-                yield piece.dropna(how="all")[list(columns)]
-            return
-        first = 0
-        with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
-            for batch in file.iter_batches(rows, columns=list(columns)):
-                piece = batch.to_pandas(ignore_metadata=True)
-                piece.index = pd.RangeIndex(first, first + len(piece))
-                first += len(piece)
-                yield piece
+        yield from (_parquet_pieces if _is_parquet(path) else _csv_pieces)(path, list(columns), rows)
+
+
+def _csv_pieces(path: Path, columns: list[str], rows: int) -> Iterator[pd.DataFrame]:
+    names, first = _csv_names(path), _row(path, 1)
+    further = first[len(names) :]
+    if any(further):
+        raise _too_many(path, 2, len(first), len(names))
+    # commas at the ends of the rows make columns, which must be empty
+    ends = [f"\0{number}" for number in range(len(further))]
+    for piece in pd.read_csv(path, chunksize=rows, header=0, names=[*names, *ends], **_CSV):
+        piece.index += 2
+        if ends and (filled := piece[ends].notna().any(axis=1)).any():
+            raise _too_many(path, piece.index[filled.argmax()], len(first), len(names))
+        yield piece.dropna(how="all")[columns]
+
+
+def _parquet_pieces(path: Path, columns: list[str], rows: int) -> Iterator[pd.DataFrame]:
+    first = 0
+    with pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True) as file:
+        for name in columns:
+            kind = file.schema_arrow.field(name).type
+            if pa.types.is_nested(kind):
+                raise InputError(f"{path}: column {name!r} holds {kind}; a text or a number in each row is right")
+        for batch in file.iter_batches(rows, columns=columns):
+            piece = batch.to_pandas(ignore_metadata=True)
+            piece.index = pd.RangeIndex(first, first + len(piece))
+            first += len(piece)
+            yield piece
 
 
 def read_table(path: Path) -> pd.DataFrame:
