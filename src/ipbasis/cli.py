@@ -97,6 +97,7 @@ def _one_line(message, category, filename, lineno, file=None, line=None) -> None
 def main() -> None:
     """Estimate the parameters of differential equations from data, on a trained basis of their solutions."""
     warnings.showwarning = _one_line
+    warnings.simplefilter("ignore", RuntimeWarning)  # numbers that overflow: the status of their query tells
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal has no letters for
 

@@ -151,13 +151,11 @@ def test_a_flipped_bit_is_refused(saved, name):
         flipped = bytearray(whole)
         flipped[place] ^= 1
         (saved / name).write_bytes(flipped)
-        try:
+        if name == "basis.json" and chr(whole[place]) in " \n":  # white space between values may be any
+            continue
+        with pytest.raises(InputError) as caught:
             Basis.load(saved)
-        except InputError as error:
-            assert "\n" not in str(error)
-        else:  # white space between the values of the record may be any
-            assert name == "basis.json"
-            assert chr(whole[place]) in " \n"
+        assert "\n" not in str(caught.value)
     (saved / name).write_bytes(whole)
     Basis.load(saved)
 

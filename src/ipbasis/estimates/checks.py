@@ -166,7 +166,7 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
         (
             e.physics > limit,
             "poor_fit",
-            lambda i: f"the equation is met {e.physics[i]:.0f} times worse than the basis can",
+            lambda i: f"the equation is met {e.physics[i]:.3g} times worse than the basis can",
         ),
         (at_bound.any(1), "not_identifiable", bound_met),
         # a search without an end follows a valley that the data leave open, or stopped short: no misfit to judge by

@@ -58,18 +58,19 @@ def estimate(
     elif isinstance(observations, pd.DataFrame):
         observations = check_observations(observations, basis.problem)
     observations = estimator.accept(observations)
-    rows, found = np.flatnonzero(observations.usable), _Found()
+    rows, found = np.flatnonzero(observations.usable), _Found(estimator)
     with tqdm(total=len(rows), desc="queries", disable=len(rows) <= estimator.size(observations)) as progress:
         for table, fit in estimator.batches(observations):
             found.add(rows, table, fit)
             progress.update(len(table))
-    return found.estimates(estimator, observations)
+    return found.estimates(observations)
 
 
 @dataclass
 class _Found:
     """What is kept of the batches: large parts of a fit are let go with each."""
 
+    estimator: Estimator
     tables: list[pd.DataFrame] = field(default_factory=list)
     readouts: list[Tensor] = field(default_factory=list)
     covariances: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -78,11 +79,17 @@ class _Found:
     terms: list[tuple[np.ndarray, Terms]] = field(default_factory=list)
     done: int = 0
 
-    def add(self, rows: np.ndarray, table: pd.DataFrame, fit: Fit) -> None:
+    def add(self, rows: np.ndarray, table: pd.DataFrame, fit: Fit | None) -> None:
         """Keep a batch, which stands at the next ones of the rows of all usable queries."""
-        own, solution = rows[self.done : self.done + len(table)], fit.solution
+        own = rows[self.done : self.done + len(table)]
         self.done += len(table)
         self.tables.append(table)
+        if fit is None:
+            for parts, shape in ((self.readouts, self._of_readouts), (self.correlation, self._of_correlation)):
+                parts.append(torch.full((len(table), *shape), torch.nan, dtype=torch.float64))
+            self.freedom.append(torch.full((len(table),), torch.nan, dtype=torch.float64))
+            return
+        solution = fit.solution
         self.readouts.append(solution.readouts)
         self.covariances.append((own, solution.covariances.numpy()))
         self.correlation.append(torch.tensor(correlations(solution.covariance.numpy())))
@@ -90,18 +97,26 @@ class _Found:
         if fit.terms is not None:
             self.terms.append((own, fit.terms))
 
-    def estimates(self, estimator: Estimator, observations: Observations) -> Estimates:
+    @property
+    def _of_readouts(self) -> tuple[int, ...]:
+        basis = self.estimator.basis
+        return (len(basis.problem.fields) * basis.record.functions,)
+
+    @property
+    def _of_correlation(self) -> tuple[int, ...]:
+        return (len(self.estimator.basis.problem.parameters),) * 2
+
+    def estimates(self, observations: Observations) -> Estimates:
         """All batches as one, unusable queries in their places."""
-        basis, usable = estimator.basis, observations.usable
-        fields, parameters = len(basis.problem.fields), len(basis.problem.parameters)
-        shape = fields, basis.record.functions
+        estimator, usable = self.estimator, observations.usable
+        shape = len(estimator.basis.problem.fields), estimator.basis.record.functions
         return Estimates(
             estimator.whole(self.tables, observations),
             estimator.outer,
-            _whole(self.readouts, usable, shape[0] * shape[1]).reshape(-1, *shape),
+            _whole(self.readouts, usable, *self._of_readouts).reshape(-1, *shape),
             tuple(self.covariances),
             estimator.prepared.combinations,
-            _whole(self.correlation, usable, parameters, parameters),
+            _whole(self.correlation, usable, *self._of_correlation),
             _whole(self.freedom, usable),
             tuple(self.terms),
         )

@@ -1,7 +1,7 @@
 """A solver on a basis, made ready once for any number of tables of observations."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ipbasis.errors import InputError
 from ipbasis.estimates.intervals import half_widths
 from ipbasis.estimates.options import Options, check_options, device_of
 from ipbasis.estimates.polish import polish
@@ -26,6 +27,9 @@ from ipbasis.search.reweighting import Fit
 from ipbasis.search.solver import Prepared, Solver
 
 _BATCH_SHARED = 50  # queries from which on threads share them
+# What the libraries of linear algebra and of integration raise for numbers that overflow on the way
+_BROKEN = (RuntimeError, ArithmeticError, ValueError)
+Estimated = tuple[pd.DataFrame, Fit | None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,10 @@ class Estimator:
         batches = threads * -(-count // (threads * most))
         return max(-(-count // batches), min(most, _BATCH_SHARED))
 
-    def batches(self, observations: Observations) -> Iterator[tuple[pd.DataFrame, Fit]]:
-        """Table and fit of the usable queries of accepted observations, a batch at a time.
+    def batches(self, observations: Observations) -> Iterator[Estimated]:
+        """Table and fit of the usable queries of accepted observations, a batch or a part of one at a time.
+
+        A query whose numbers no solver can go on with is ``failed`` and has no fit.
 
         Batches are solved side by side, one thread each of those that PyTorch has: its operations are too small to
         be shared.
@@ -91,19 +97,36 @@ class Estimator:
         size, threads = self.size(observations), torch.get_num_threads()
         batches = observations.batches(size)
         if threads == 1 or observations.usable.sum() <= size:
-            yield from map(self._estimated, batches)
+            for batch in batches:
+                yield from self._apart(batch)
             return
         waiting: deque[Future] = deque()
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 for batch in batches:
-                    waiting.append(pool.submit(self._estimated, batch))
+                    waiting.append(pool.submit(self._apart, batch))
                     if len(waiting) > threads:  # one more than are solved, so that no thread waits for its data
-                        yield waiting.popleft().result()
+                        yield from waiting.popleft().result()
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
         finally:
             torch.set_num_threads(threads)
+
+    def _apart(self, batch: Batch) -> list[Estimated]:
+        """Table and fit of a batch; of its halves, and so on, where the numbers of a query do not let it through."""
+        try:
+            return [self._estimated(batch)]
+        except InputError:
+            raise
+        except _BROKEN as error:
+            count = len(batch.queries)
+            if count == 1:
+                told = (
+                    f"cannot be computed with these numbers ({(str(error) or type(error).__name__)[:60]}); other units"
+                )
+                return [(self._failed(batch.queries, [f"{told} may help"]), None)]
+            halves = np.array_split(np.arange(count), 2)
+            return [found for half in halves for found in self._apart(batch.select(half))]
 
     def _estimated(self, batch: Batch) -> tuple[pd.DataFrame, Fit]:
         """Table and fit of a batch."""
@@ -162,15 +185,25 @@ class Estimator:
         """The tables of all batches as one, the unusable queries in their places: ``failed``, without numbers."""
         usable = observations.usable
         if usable.all():
-            return pd.concat(tables, ignore_index=True)
+            return _together(tables)
         queries = observations.queries[~usable]
+        failed = self._failed(queries, [observations.unusable[query] for query in queries])
+        places = np.concatenate([np.flatnonzero(usable), np.flatnonzero(~usable)])
+        table = _together([*tables, failed])
+        return table.iloc[np.argsort(places)].reset_index(drop=True)
+
+    def _failed(self, queries: Sequence[Hashable], messages: Sequence[str]) -> pd.DataFrame:
+        """The table of queries without an estimate."""
         numbers = [name + suffix for name in self.basis.problem.parameters for suffix in SUFFIXES]
         columns = {"query": queries, **dict.fromkeys([*numbers, "noise_std", "objective"], np.nan), "iterations": 0}
-        columns |= {"status": "failed", "message": [observations.unusable[query] for query in queries]}
+        columns |= {"status": "failed", "message": messages}
         columns |= dict.fromkeys(self.prepared.text_columns, "")
-        places = np.concatenate([np.flatnonzero(usable), np.flatnonzero(~usable)])
-        table = pd.concat([*tables, pd.DataFrame(columns)], ignore_index=True)
-        return table.iloc[np.argsort(places)].reset_index(drop=True)
+        return pd.DataFrame(columns)
+
+
+def _together(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables as one; those of failed queries have fewer columns."""
+    return pd.concat(tables, ignore_index=True)[list(max(tables, key=lambda table: table.shape[1]))]
 
 
 def prepare(

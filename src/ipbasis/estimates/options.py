@@ -1,6 +1,6 @@
 """What may be asked of an estimate besides itself, and which solver can do it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from ipbasis.errors import InputError
 from ipbasis.estimates.resimulate import check_reference
 from ipbasis.problem.declaration import Problem
+from ipbasis.problem.ranges import LARGEST, within_reach
 from ipbasis.search.noise import Errors, NoiseStd
 from ipbasis.search.solver import Ability, Solver
 
@@ -74,6 +75,9 @@ def check_options(
     for ability, asked, message in _asked(solver.solver, noise_std, errors, device, options):
         if asked and ability not in solver.abilities:
             raise InputError(message)
+    for std in noise_std.values() if isinstance(noise_std, Mapping) else [] if noise_std is None else [noise_std]:
+        if not within_reach(std):
+            raise InputError(f"noise_std {std:g}: sizes of {1 / LARGEST:g} to {LARGEST:g} are right")
     if options.resimulate or options.polish:
         check_reference(problem, "polish" if options.polish else "resimulate")
     if options.profile and options.polish:
@@ -90,9 +94,14 @@ def device_of(name: str) -> torch.device:
     """The device of that name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it does not compute in double precision.
     """
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"device {name!r} is not to be had here; 'cpu' always is") from None
+        one = torch.ones(1, dtype=torch.float64, device=name)
+        if one.add(1).item() == 2:
+            return one.device
+    except Exception as error:  # of the many kinds that the devices have, each its own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    else:
+        reason = "it does not compute"
+    raise InputError(f"device {name!r} is not to be had here ({reason}); 'cpu' always is")

@@ -1,5 +1,6 @@
 """Observations in long form: one row per query and point."""
 
+import re
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pandas as pd
 from ipbasis.errors import InputError
 from ipbasis.observations.readers import column_names, read_pieces, run_starts
 from ipbasis.problem.declaration import Problem
+from ipbasis.problem.ranges import LARGEST
 
 _ROWS_AT_ONCE = 250_000
 
@@ -131,9 +133,16 @@ class Observations:
 
 
 def _coded(ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Number of each row's query, and the ids by number, in the order of their first row."""
-    starts = run_starts(ids)
-    codes, queries = pd.factorize(ids.iloc[starts])
+    """Number of each row's query, and the ids by number, in the order of their first row.
+
+    Raises:
+        InputError: if they are lists and the like.
+    """
+    try:
+        starts = run_starts(ids)
+        codes, queries = pd.factorize(ids.iloc[starts])
+    except (TypeError, ValueError):
+        raise InputError("column 'query': ids that are no texts and no numbers") from None
     return np.repeat(codes, np.diff(starts, append=len(ids))), np.asarray(queries)
 
 
@@ -238,13 +247,15 @@ def check_rows(table: pd.DataFrame, problem: Problem, source: str) -> Observatio
         numbers, empty, text = _numbers(table[column])
         if text.any():
             value = table[column].iloc[int(np.argmax(text))]
-            raise InputError(f"{first(text, column)}: {value!r} is not a number")
+            right = f"; {value.replace(',', '.')} is right" if re.fullmatch(r"-?\d+,\d+", str(value)) else ""
+            raise InputError(f"{first(text, column)}: {value!r} is not a number{right}")
         if column in fields:
             finite = np.isfinite(numbers)
             unreadable = ~finite & ~empty
             spoiled += int(unreadable.sum())
             numbers = np.where(finite, numbers, np.nan)
             seen[codes[finite]] = True
+            set_aside(*_too_large(column, numbers, table.index))
         elif column in problem.coordinates:
             if (unset := ~np.isfinite(numbers)).any():
                 raise InputError(f"{first(unset, column)}: a coordinate must be a finite number")
@@ -252,6 +263,7 @@ def check_rows(table: pd.DataFrame, problem: Problem, source: str) -> Observatio
         elif (infinite := np.isinf(numbers)).any():
             raise InputError(f"{first(infinite, column)}: must be a finite number")
         elif column in problem.known_names:
+            set_aside(*_too_large(column, numbers, table.index))
             set_aside(*_several(column, numbers, codes, table.index))
         columns[column] = numbers
     for name in fields:
@@ -260,6 +272,14 @@ def check_rows(table: pd.DataFrame, problem: Problem, source: str) -> Observatio
             if wrong.any():
                 what = "a standard deviation must be above zero where there is a value"
                 raise InputError(f"{first(wrong, f'{name}_std')}: {what}")
+            given = np.where(np.isnan(columns[name]), np.nan, columns[f"{name}_std"])
+            set_aside(*_too_large(f"{name}_std", given, table.index))
+            set_aside(*_too_small(f"{name}_std", given, table.index))
+    sizes = np.full(len(queries), 0.0)
+    for name in fields:
+        np.maximum.at(sizes, codes, np.nan_to_num(np.abs(columns[name])))
+    for query in queries[(sizes > 0) & (sizes < 1 / LARGEST)]:
+        unusable.setdefault(query, f"values of {', '.join(fields)} below {1 / LARGEST:g}; other units would help")
     for query in queries[~seen]:
         unusable.setdefault(query, f"no observation in {', '.join(fields)}")
     deviations = any(f"{name}_std" in columns for name in fields)
@@ -278,6 +298,18 @@ def _outside(
     outside = (numbers < low - slack) | (numbers > high + slack)
     domain = f"outside the basis domain [{low:g}, {high:g}]"
     return outside, lambda row: f"row {names[row]}, column {column!r}: {numbers[row]:g} is {domain}"
+
+
+def _too_large(column: str, numbers: np.ndarray, names: pd.Index) -> tuple[np.ndarray, Callable[[int], str]]:
+    """Which rows have a number too large to compute with, and how to tell it of one."""
+    right = f"numbers up to {LARGEST:g} can be computed with"
+    return np.abs(numbers) > LARGEST, lambda row: f"row {names[row]}, column {column!r}: {numbers[row]:g}; {right}"
+
+
+def _too_small(column: str, numbers: np.ndarray, names: pd.Index) -> tuple[np.ndarray, Callable[[int], str]]:
+    """Which rows have a number too small to divide by, and how to tell it of one."""
+    right = f"numbers from {1 / LARGEST:g} on can be divided by"
+    return numbers < 1 / LARGEST, lambda row: f"row {names[row]}, column {column!r}: {numbers[row]:g}; {right}"
 
 
 def _several(

@@ -13,6 +13,7 @@ from ipbasis.problem.conditions import check_conditions
 from ipbasis.problem.equations import Equations, Jet
 from ipbasis.problem.functions import CONSTANTS, FUNCTIONS, Where
 from ipbasis.problem.linearity import affine_form
+from ipbasis.problem.ranges import LARGEST
 
 if TYPE_CHECKING:
     from ipbasis.problem.declaration import Problem
@@ -187,6 +188,9 @@ def _check_knowledge(problem: "Problem") -> None:
             if name not in names:
                 raise InputError(f"{kind}: there is no {name!r}; there are {', '.join(names)}")
     for name, (low, high) in problem.bounds.items():
+        if any(end is not None and not abs(end) <= LARGEST for end in (low, high)):
+            what = f"numbers up to {LARGEST:g} are right, or null for an end that is left open"
+            raise InputError(f"bounds.{name}: [{low}, {high}]: {what}")
         low, high = -np.inf if low is None else low, np.inf if high is None else high
         first, last, _ = problem.parameters[name]
         if not low < high:
@@ -204,6 +208,8 @@ def _check_knowledge(problem: "Problem") -> None:
     for name, value in problem.fixed.items():
         if not np.isfinite(value):
             raise InputError(f"fixed.{name}: {value:g} is not a finite number")
+        if abs(value) > LARGEST:
+            raise InputError(f"fixed.{name}: {value:g}; numbers up to {LARGEST:g} are right")
         if name in problem.parameters and problem.parameters[name].logarithmic and value <= 0:
             raise InputError(f"fixed.{name}: {value:g}, but {name} is on a logarithmic scale; it must be above zero")
         if name in problem.priors or name in problem.bounds:

@@ -4,6 +4,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ipbasis.problem.declared import Declared
+from ipbasis.problem.ranges import LARGEST, within_reach
 
 
 class Boundary(Declared):
@@ -44,6 +45,8 @@ class Prior(Declared):
         first, std = self.normal or self.lognormal
         if not (np.isfinite(first) and np.isfinite(std) and std > 0):
             raise ValueError(f"[{first:g}, {std:g}]: both finite and the standard deviation above zero")
+        if not (abs(first) <= LARGEST and within_reach(std)):
+            raise ValueError(f"[{first:g}, {std:g}]: sizes of {1 / LARGEST:g} to {LARGEST:g} are right")
         if self.lognormal and first <= 0:
             raise ValueError(f"lognormal [{first:g}, {std:g}]: the median must be above zero")
         return self

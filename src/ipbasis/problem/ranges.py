@@ -9,6 +9,12 @@ import numpy as np
 from pydantic import PlainSerializer, PlainValidator
 
 _MOST_CORNERS = 32
+LARGEST = 1e100  # of a number that is given: its cube is still one of double precision
+
+
+def within_reach(value: float) -> bool:
+    """Whether a number is zero or neither larger nor smaller than what can be computed with."""
+    return value == 0 or 1 / LARGEST <= abs(value) <= LARGEST
 
 
 class Interval(NamedTuple):
@@ -70,6 +76,8 @@ def as_interval(given: Any) -> Interval:
         raise ValueError(f"{given!r} is not a range; [low, high] is right, both numbers") from None
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"range [{low:g}, {high:g}]: low must be below high, both finite")
+    if not all(map(within_reach, (low, high, high - low))):
+        raise ValueError(f"range [{low:g}, {high:g}]: sizes of {1 / LARGEST:g} to {LARGEST:g} are right")
     if scale == "log" and low <= 0:
         raise ValueError(f"range [{low:g}, {high:g}]: on a logarithmic scale low must be above zero")
     return Interval(low, high, scale)
