@@ -49,6 +49,8 @@ def test_csv_and_parquet_agree(tmp_path, oscillator):
         ("query,t,u,u_std\na,0.1,1,0\n", "row 2, column 'u_std'.*above zero"),
         ("query,t,u,u_std\na,0.1,1,\n", "row 2, column 'u_std'.*above zero"),
         ("query,t,u\na,0.1,1\n\n\na,0.2,high\n", r"row 5, column 'u' \(query a\): 'high'"),
+        ("query,t,u,u\na,0.1,9,1\n", "column 'u' stands there twice"),
+        ('query,t,u\na,"0,1",1\n', r"row 2, column 't' \(query a\): '0,1' is not a number; 0.1 is right"),
         ("query,t,u\na,0.1,1,\na,low,1,\n", r"row 3, column 't' \(query a\): 'low'"),
     ],
 )
@@ -214,3 +216,9 @@ def test_a_batch_of_some_queries(oscillator):
     assert part.values[:, :, 0].tolist() == [[4.0, 0.0], [1.0, 2.0]]
     assert part.known[:, 0].tolist() == [9, 7]
     assert part.std is None
+
+
+def test_ids_that_are_lists_are_refused(oscillator):
+    table = pd.DataFrame({"query": [[1], [2]], "t": [0.1, 0.2], "u": [1.0, 2.0]})
+    with pytest.raises(InputError, match="column 'query': ids that are no texts and no numbers"):
+        check_observations(table, oscillator)

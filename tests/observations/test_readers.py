@@ -1,5 +1,12 @@
 """Files are read in pieces, and pieces put together to chunks that divide no query."""
 
+import bz2
+import gzip
+import io
+import lzma
+import os
+import zipfile
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,3 +110,89 @@ def test_a_chunk_exceeds_its_rows_by_no_more_than_a_piece():
 def test_runs(ids, kind):
     expected = [i for i, query in enumerate(ids) if i == 0 or query != ids[i - 1]]
     assert run_starts(pd.Series(ids, dtype=kind)).tolist() == expected
+
+
+RAW = ("query,t,u\n" + "".join(f"a,{i},{1.37 * i}\n" for i in range(300))).encode()
+
+
+def zipped(raw):
+    with io.BytesIO() as held:
+        with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("o.csv", raw)
+        return held.getvalue()
+
+
+ARCHIVES = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zip": zipped}
+
+
+@pytest.mark.parametrize("suffix", ARCHIVES)
+def test_archives_are_read_or_refused_in_one_line(tmp_path, suffix):
+    path, whole = tmp_path / f"o.csv{suffix}", ARCHIVES[suffix](RAW)
+    path.write_bytes(whole)
+    assert sum(map(len, read_pieces(path, column_names(path), 50))) == 300
+    assert has_more_rows(path, 299)
+    assert not has_more_rows(path, 300)
+    middle = len(whole) // 2
+    damaged = [whole[:middle], whole[:3], b"none of that", whole[:middle] + bytes([whole[middle] ^ 255] * 9)]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be read: .*[^\n]$"):
+            list(read_pieces(path, ["query", "t", "u"], 50))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("query,t,u\na,0,2,5\n", "row 2 has 4 cells, the header 3; a point in numbers is right"),
+        ("query,t,u\na,0,0,2,5\n", "row 2 has 5 cells, the header 3"),
+        ("query,t,u\na,0,2\na,1,2,5\n", "row 3 has 4 cells, the header 3"),
+        ("query,t,u\na,0,2,\na,1,2,5\n", "row 3 has 4 cells, the header 3"),
+        (
+            "query;t;u\na;0,5;2,5\n",
+            "row 1: columns are separated by semicolons; commas are right, and points in numbers",
+        ),
+        ("sep=;\nquery;t;u\n", "row 1: columns are separated by semicolons"),
+        ("query\tt\tu\na\t0\t2\n", "row 1: columns are separated by tabs"),
+        ("query t u\na 0 2\n", "row 1: columns are separated by blanks"),
+    ],
+)
+def test_no_decimal_is_dropped(tmp_path, text, reason):
+    path = tmp_path / "o.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"o\.csv: {reason}"):
+        list(read_pieces(path, column_names(path), 1))
+
+
+def test_empty_cells_beyond_the_header_do_not_matter(tmp_path):
+    path = tmp_path / "o.csv"
+    path.write_text("query,t,u\na,0,2,,\na,1,3,,\n")
+    (piece,) = read_pieces(path, column_names(path), 9)
+    assert piece.to_numpy().tolist() == [["a", 0, 2], ["a", 1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        (pa.array([[1], [2]]), "list"),
+        (pa.array([{"a": 1}, {"a": 2}]), "struct"),
+        (pa.array([[(1, 2)], [(3, 4)]], type=pa.map_(pa.int64(), pa.int64())), "map"),
+    ],
+)
+def test_nested_columns_are_refused(tmp_path, ids, kind):
+    path = tmp_path / "o.parquet"
+    pq.write_table(pa.table({"query": ids, "t": [0.0, 1.0]}), path)
+    with pytest.raises(
+        InputError, match=rf"o\.parquet: column 'query' holds {kind}<.*; a text or a number .* is right"
+    ):
+        list(read_pieces(path, ["query", "t"], 5))
+
+
+def test_what_can_be_read_once_only_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "o.csv")
+    for read in (column_names, lambda path: has_more_rows(path, 1)):
+        with pytest.raises(InputError, match="a pipe or a device, which can be read once only"):
+            read(tmp_path / "o.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        column_names(tmp_path)
+    with pytest.raises(InputError, match="cannot be read: embedded null byte"):
+        column_names(tmp_path / "a\0.csv")

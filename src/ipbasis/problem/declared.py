@@ -1,5 +1,6 @@
 """Settings read from a file: frozen, checked, the first fault told in one line."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -55,8 +56,29 @@ def _told(model: type[BaseModel], fault: Mapping) -> str:
     return f"{where}: {what}" if where else what
 
 
+_MOST_BYTES = 1_000_000  # of a file that somebody wrote: YAML takes a minute for ten of them
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would take the last in silence."""
+    """Refuses what means something else than it seems.
+
+    A key that stands twice, of which YAML would take the last in silence; and aliases, by which a few lines can stand
+    for more than any memory holds. Numbers are decimal: 1:30 is no 90, 010 no 8, and dates are text.
+    """
+
+    yaml_implicit_resolvers = {
+        letter: [
+            (tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in ("int", "float", "timestamp")
+        ]
+        for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            what = "an alias such as *name; the value itself is right"
+            raise yaml.constructor.ConstructorError(None, None, what, mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         fault, seen = yaml.constructor.ConstructorError, set()
@@ -70,6 +92,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_START = list("-+.0123456789")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9]\d*)$"), _START)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF|nan|NaN|NAN))$"),
+    _START,
+)
+
+
 def read_yaml(path: str | Path, keys: Sequence[str]) -> Mapping[str, Any]:
     """A YAML file that holds a mapping with text keys.
 
@@ -81,13 +112,29 @@ def read_yaml(path: str | Path, keys: Sequence[str]) -> Mapping[str, Any]:
         InputError: if it cannot be read, is not YAML, or holds something else.
     """
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InputError(f"{path}: not a file; a file in YAML is right")
+        text = Path(path).read_text(encoding="utf-8")
+        if len(text) > _MOST_BYTES:
+            raise InputError(f"{path}: {len(text)} characters; a problem of {_MOST_BYTES} at most is right")
+        values = yaml.load(text, _Loader)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.constructor.ConstructorError as error:
         mark = error.problem_mark
         raise InputError(f"{path}: line {mark.line + 1}, column {mark.column + 1}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+    # beside those of YAML, errors of values that their tags do not fit, such as !!bool 3, or numbers of 5000 digits
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
         raise InputError(f"{path}: a problem is a mapping with the keys {', '.join(keys)}")

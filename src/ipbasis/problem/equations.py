@@ -237,14 +237,12 @@ class Equations:
     def solved_for(self, jets: Sequence[Jet]) -> tuple[sympy.Expr, ...] | None:
         """Each of as many jets as there are equations, by the others; None where the equations do not determine them.
 
-        Equations linear in the jets are solved by elimination, nothing is expanded; others as SymPy solves them.
+        They are determined by equations linear in them, which are solved by elimination; nothing is expanded.
         """
         symbols = [self.notation.symbol(jet) for jet in jets]
         forms = [affine_form(residual, symbols) for residual in self.residuals]
         if any(form is None for form in forms):
-            found = sympy.solve(self.residuals, symbols, dict=True)
-            determined = len(found) == 1 and set(found[0]) == set(symbols)
-            return tuple(found[0][symbol] for symbol in symbols) if determined else None
+            return None
         rest = sympy.Matrix([form.xreplace(dict.fromkeys(symbols, sympy.S.Zero)) for form in forms])
         matrix = sympy.Matrix([[sympy.diff(form, symbol) for symbol in symbols] for form in forms])
         return _eliminated(matrix, -rest)

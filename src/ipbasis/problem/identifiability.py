@@ -41,6 +41,8 @@ def open_changes(problem: Problem, parameters: np.ndarray) -> np.ndarray:
     rows += [np.hstack([s, np.zeros((len(s), factors))]) for s in _initial_rows(problem, parameters, rng)]
     matrix = np.concatenate(rows)
     matrix = matrix[np.isfinite(matrix).all(axis=1) & matrix.any(axis=1)]
+    if not len(matrix):  # no finite value to tell anything by
+        return np.zeros((0, len(parameters)))
     matrix /= np.abs(matrix).max(axis=1, keepdims=True)
     size = np.maximum(np.linalg.norm(matrix, axis=0), np.finfo(float).tiny)
     _, sizes, directions = np.linalg.svd(matrix / size)

@@ -8,6 +8,7 @@ import sympy
 from ipbasis.problem.functions import Where
 
 _FEW_TERMS = 200  # an expression that expands to so many at most may be expanded: SymPy takes some 10 ms for them
+_MANY_TERMS = 1_000_000
 _MOST_PARTS = 200  # in which parameters and coordinates are separated; each costs an operator
 
 
@@ -28,18 +29,19 @@ def degree(expression: sympy.Expr, symbols: Collection[sympy.Symbol]) -> int:
 
 
 def expanded_terms(expression: sympy.Expr) -> int:
-    """How many terms the expanded expression has at most."""
+    """How many terms the expanded expression has at most; more than a million are a million."""
     if expression.is_Add:
-        return sum(map(expanded_terms, expression.args))
-    if expression.is_Mul:
-        product = 1
+        count = sum(map(expanded_terms, expression.args))
+    elif expression.is_Mul:
+        count = 1
         for part in expression.args:
-            product *= expanded_terms(part)
-        return product
-    if expression.is_Pow and expression.exp.is_Integer:
+            count = min(count * expanded_terms(part), _MANY_TERMS)
+    elif expression.is_Pow and expression.exp.is_Integer:
         terms, power = expanded_terms(expression.base), abs(int(expression.exp))
-        return comb(terms + power - 1, power) if terms < 1000 else terms**power
-    return max(map(expanded_terms, expression.args), default=1)
+        count = comb(terms + power - 1, power) if terms < 1000 else terms**power
+    else:
+        count = max(map(expanded_terms, expression.args), default=1)
+    return min(count, _MANY_TERMS)
 
 
 def expanded(expression: sympy.Expr) -> sympy.Expr:

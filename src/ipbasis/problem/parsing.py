@@ -8,7 +8,7 @@ import ast
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ from ipbasis.problem.functions import (
 
 _LONGEST_TEXT = 20_000
 _LONGEST_SHOWN = 100
+# Of an expression: SymPy walks through every occurrence of a part that occurs several times, as those of nested absolute
+# values do, and recurses some ten times for each level. A formula of 20 000 characters has 10 000 parts at most.
+_MOST_PARTS, _MOST_LEVELS = 10_000, 60
 _LARGEST_EXPONENT = 20  # keeps SymPy from expanding something like 9**9**9
 _LARGEST_NUMBER = 1e300
 _COMPARISONS: dict[type, Callable] = {
@@ -53,6 +56,25 @@ def exact_number(number: float) -> sympy.Expr:
 class _Parser:
     text: str
     names: Mapping[str, sympy.Expr]
+    sizes: dict[sympy.Basic, tuple[int, int]] = field(default_factory=dict)
+
+    def size(self, expression: sympy.Basic) -> tuple[int, int]:
+        """Parts of an expression, each as often as it occurs, and their levels."""
+        if expression not in self.sizes:
+            parts = [self.size(part) for part in expression.args]
+            deepest = max((levels for _, levels in parts), default=0)
+            self.sizes[expression] = 1 + sum(count for count, _ in parts), 1 + deepest
+        return self.sizes[expression]
+
+    def small(self, node: ast.AST, expression: sympy.Expr) -> sympy.Expr:
+        """The expression, unless it is too large to work with."""
+        parts, levels = self.size(expression)
+        if levels > _MOST_LEVELS:
+            raise self.refuse(node, f"too deeply nested: {levels} levels; {_MOST_LEVELS} at most are right")
+        if parts > _MOST_PARTS:
+            what = "absolute values, minima, maxima and conditions within one another multiply"
+            raise self.refuse(node, f"grows to {parts} parts; {_MOST_PARTS} at most are right ({what})")
+        return expression
 
     def refuse(self, node: ast.AST, what: str) -> InputError:
         column = getattr(node, "col_offset", 0) + 1 + len(self.text) - len(self.text.lstrip())
@@ -61,7 +83,7 @@ class _Parser:
     def part(self, node: ast.AST, expression: sympy.Expr, number: Callable[..., float], *of: _Part) -> _Part:
         """A part made of others; a plain number if they are."""
         if any(part.number is None for part in of):
-            return _Part(expression)
+            return _Part(self.small(node, expression))
         try:
             value = number(*(part.number for part in of))
         except (ArithmeticError, ValueError):
@@ -73,7 +95,7 @@ class _Parser:
     def checked(self, node: ast.AST, build: Callable, number: Callable[..., float], *of: _Part) -> _Part:
         """As `part`, but SymPy builds the expression only after the number is known to be finite."""
         value = self.part(node, sympy.S.Zero, number, *of).number
-        return _Part(build(*(part.expression for part in of)), value)
+        return _Part(self.small(node, build(*(part.expression for part in of))), value)
 
     def convert(self, node: ast.AST) -> _Part:
         match node:
@@ -102,6 +124,7 @@ class _Parser:
                 return self.power(node)
             case ast.Call(func=ast.Name(id="where"), args=[test, one, other], keywords=[]):
                 chosen = self.choose(test, self.convert(one).expression, self.convert(other).expression)
+                chosen = self.small(node, chosen)
                 return _Part(chosen, float(chosen) if chosen.is_number else None)
             case ast.Call(func=ast.Name(id=name), args=[argument], keywords=[]) if name in ONE_ARGUMENT:
                 return self.checked(node, ONE_ARGUMENT[name], OF_NUMBERS[name], self.convert(argument))

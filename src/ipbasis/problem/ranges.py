@@ -72,7 +72,7 @@ def as_interval(given: Any) -> Interval:
         if isinstance(given, str):
             raise TypeError
         low, high = (_number(end) for end in given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{given!r} is not a range; [low, high] is right, both numbers") from None
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"range [{low:g}, {high:g}]: low must be below high, both finite")

@@ -33,7 +33,7 @@ class FirstOrderSystem:
         highest = [Jet(f, (0,) * order) for f, order in enumerate(orders)]
         solved = problem.truth.solved_for(highest)
         if solved is None:
-            raise InputError(f"{problem.name}: the equations do not determine the highest derivatives")
+            raise InputError(f"{problem.name}: the equations do not determine the highest derivatives, linearly")
         rates = dict(zip(highest, solved, strict=True))
         following = [Jet(jet.field, (*jet.index, 0)) for jet in self.state]
         right = [rates.get(jet, notation.symbol(jet)) for jet in following]
