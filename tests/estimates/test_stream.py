@@ -214,3 +214,36 @@ def test_a_chunk_without_any_estimate_has_its_place_too(basis, table, tmp_path, 
     assert (found["status"].iloc[36:] == "failed").all()
     assert found["corr_a1_a2"].iloc[36:].isna().all()
     assert found["corr_a1_a2"].iloc[:36].notna().all()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"queries": 40, "made_with": []}', '{"queries": null}', "[" * 9999]
+)
+def test_a_damaged_run_file_is_told(interrupted, basis, content):
+    (interrupted / "e.csv.parts" / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"holds finished chunks of a run with other run\.json; .* remove"):
+        estimate_file(basis, interrupted / "o.csv", interrupted / "e.csv", rows=100)
+
+
+def test_a_damaged_part_is_told_and_estimated_anew_when_it_is_gone(interrupted, basis):
+    part = interrupted / "e.csv.parts" / "part-000001.parquet"
+    whole = part.read_bytes()
+    other = (interrupted / "e.csv.parts" / "part-000000.parquet").read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]
+    for content in (b"", b"mine", whole[:middle], whole[:8] + bytes(50) + whole[58:], flipped, other):
+        part.write_bytes(content)
+        with pytest.raises(InputError, match=r"part-000001\.parquet: damaged, or not of this run; remove it") as told:
+            estimate_file(basis, interrupted / "o.csv", interrupted / "e.csv", rows=100)
+        assert "\n" not in str(told.value)
+        assert part.read_bytes() == content
+    part.unlink()
+    estimate_file(basis, interrupted / "o.csv", interrupted / "e.csv", rows=100)
+    assert read(interrupted / "e.csv")["query"].tolist() == list(range(40))
+
+
+def test_files_of_others_in_the_directory_of_parts_stay(basis, table, tmp_path):
+    (tmp_path / "e.csv.parts").mkdir()
+    (tmp_path / "e.csv.parts" / "notes.txt").write_text("mine")
+    estimate_file(basis, written(table, tmp_path / "o.csv"), tmp_path / "e.csv", rows=100)
+    assert {path.name for path in tmp_path.rglob("*")} == {"o.csv", "e.csv", "e.csv.parts", "notes.txt"}

@@ -27,8 +27,8 @@ from ipbasis.problem.functions import (
 
 _LONGEST_TEXT = 20_000
 _LONGEST_SHOWN = 100
-# Of an expression: SymPy walks through every occurrence of a part that occurs several times, as those of nested absolute
-# values do, and recurses some ten times for each level. A formula of 20 000 characters has 10 000 parts at most.
+# Of an expression: SymPy walks through every occurrence of a part that occurs several times, as those of nested
+# absolute values do, and recurses some ten times for each level. A plain formula of 20 000 characters has 10 000 parts.
 _MOST_PARTS, _MOST_LEVELS = 10_000, 60
 _LARGEST_EXPONENT = 20  # keeps SymPy from expanding something like 9**9**9
 _LARGEST_NUMBER = 1e300
