@@ -106,7 +106,7 @@ def test_a_picture_that_fails_loses_no_estimate(place):
 
 
 def _small_disk():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
 
 def command(*arguments):

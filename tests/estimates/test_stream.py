@@ -229,8 +229,8 @@ def test_a_damaged_part_is_told_and_estimated_anew_when_it_is_gone(interrupted, 
     part = interrupted / "e.csv.parts" / "part-000001.parquet"
     whole = part.read_bytes()
     other = (interrupted / "e.csv.parts" / "part-000000.parquet").read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:200] + bytes([whole[200] ^ 255]) + whole[201:]
+    middle, value = len(whole) // 2, whole.index(pd.read_parquet(part)["a1"].iloc[3].tobytes())
+    flipped = whole[:value] + bytes([whole[value] ^ 1]) + whole[value + 1 :]
     for content in (b"", b"mine", whole[:middle], whole[:8] + bytes(50) + whole[58:], flipped, other):
         part.write_bytes(content)
         with pytest.raises(InputError, match=r"part-000001\.parquet: damaged, or not of this run; remove it") as told:
