@@ -131,7 +131,7 @@ def test_what_is_right_is_accepted(base, changes):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("name: 2024-13-45", "not YAML: month must be in 1..12"),
+        ("name: !!timestamp 2024-13-45", "not YAML: month must be in 1..12"),
         ("parameters: {a: [0, 1], a: [0, 2]}", "line 1, column 25: key 'a' stands there twice"),
         (
             "fields: [u]\nparameters: {no: [0, 1]}",
