@@ -17,8 +17,9 @@ from ipbasis.offline.operators import (
     conditions,
     parametric_conditions,
     residual_factor,
+    with_parametric_conditions,
 )
-from ipbasis.problem.equations import Equations, MultiIndex
+from ipbasis.problem.equations import MultiIndex
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
 
@@ -60,7 +61,7 @@ def _with_conditions(
         InputError: if parameters and coordinates do not separate in a condition.
     """
     problem, own = basis.problem, basis.problem.system
-    system = Equations(own.notation, (*own.residuals, *(residual for _, residual in held)), own.parameters)
+    system = with_parametric_conditions(problem)
     if system.affine is None:
         raise InputError(
             f"{problem.name}: initial or boundary conditions: sums of products of a function of the parameters and a "
