@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ipbasis.errors import InputError
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step, inverse_root
@@ -77,15 +76,8 @@ class SpanSearch(InRounds):
 
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:
-    """The search on a basis with solved tasks.
-
-    Raises:
-        InputError: if they are those of a problem with other unknowns.
-    """
-    given, problem = basis.solved, basis.problem
-    if (given.parameters.shape[1], given.initial.shape[1]) != (len(problem.parameters), len(problem.free_initial)):
-        raise InputError(f"{problem.name}: the basis is of a problem with other unknowns; train one for this problem")
-    span = Span.of(basis)
+    """The search on a basis with solved tasks."""
+    span, given = Span.of(basis), basis.solved
     unknowns = torch.cat([given.parameters, given.initial], dim=1)
     inside = (given.readouts @ torch.linalg.pinv(span.energy).mT).flatten(1)
     solved = span.settled(unknowns, inside)
