@@ -20,7 +20,7 @@ from ipbasis.offline.evaluated import energy_coordinates
 from ipbasis.offline.reduced import reduced_of
 
 _STEPS = 8  # of Newton's method, from a point next to a solution
-_SETTLED = 1e-4  # share of a solution, below which a step of Newton's method is the last: the next one is its square
+_SETTLED = 1e-3  # share of a solution, below which a step of Newton's method is the last: the next one is its square
 _SLOW = 0.5  # a step more than this share of the one before leads nowhere
 _RIDGE = 1e-14  # of the diagonal of a normal matrix
 _AT_ONCE = 2**22  # entries of the partials that are held at once
