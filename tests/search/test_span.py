@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ipbasis import Basis, Problem, estimate, train
-from ipbasis.search.span_solutions import Span
+from ipbasis.search.forward_map import ForwardMap
 
 QUERIES = 60
 
@@ -108,22 +108,22 @@ def test_estimates_and_their_intervals_hold_the_truth(trained, noise):
 
 def test_solutions_in_the_span_are_those_of_the_equation_and_their_slopes_its_derivatives(trained):
     inner = trained.inner
-    span, units = Span.of(inner), trained.record.units
+    forward, units = ForwardMap.of(inner), trained.record.units
     own = torch.cat([inner.solved.parameters, inner.solved.initial], dim=1)
-    inside = (inner.solved.readouts @ torch.linalg.pinv(span.energy).mT).flatten(1)
-    solved = span.settled(own, inside)
+    inside = (inner.solved.readouts @ torch.linalg.pinv(forward.energy).mT).flatten(1)
+    solved = forward.settled(own, inside)
     assert solved.found.all()
     step = 1e-4 * torch.as_tensor(inner.problem.unknown_ranges).diff(dim=1)[:, 0]
     for number in range(own.shape[1]):
         shift = torch.zeros_like(own)
         shift[:, number] = step[number]
-        above, below = span.solve(own + shift, solved), span.solve(own - shift, solved)
+        above, below = forward.solve(own + shift, solved), forward.solve(own - shift, solved)
         numerical = (above.coordinates - below.coordinates) / (2 * step[number])
         error = (numerical - solved.slopes[..., number]).norm(dim=1) / numerical.norm(dim=1)
         assert error.max() < 1e-3  # the slopes leave out what curvature makes of the residual
     points = np.random.default_rng(0).random((200, 2))
     points[:, 1] = trained.problem.domain[1, 0] + points[:, 1] * np.diff(trained.problem.domain[1])
-    values = trained.functions(points) @ span.readouts(solved.coordinates[..., None])[:, 0, :, 0].numpy().T
+    values = trained.functions(points) @ forward.readouts(solved.coordinates[..., None])[:, 0, :, 0].numpy().T
     tasks = units.tasks_from(trained.problem, inner.problem.tasks(own.numpy()))
     for column, p in enumerate(np.hstack([tasks.parameters, tasks.initial])):
         exact = EXACT[trained.problem.name](p, *points.T)

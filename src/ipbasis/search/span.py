@@ -17,6 +17,7 @@ from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step, inverse_root
 from ipbasis.search.assemble import data_forms, mean_weight, observed_functions
+from ipbasis.search.forward_map import ForwardMap, SolvedTasks
 from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.prepared import InRounds
 from ipbasis.search.priors import Priors, priors_of
@@ -24,7 +25,6 @@ from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bo
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
-from ipbasis.search.span_solutions import Solutions, Span
 
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
 _DAMPING, _MOST_DAMPING = 1e-3, 1e6  # the first, and one at which no step is worth it
@@ -41,15 +41,15 @@ class SpanSearch(InRounds):
         basis: whose tasks are solved from their conditions.
         settings: of the search.
         errors: kind of the observations' errors.
-        span: the forward problem.
+        forward: from unknowns to solutions in the forward.
         solved: tasks to start from.
     """
 
     basis: Basis
     settings: GaussNewtonSettings
     errors: Errors
-    span: Span
-    solved: Solutions
+    forward: ForwardMap
+    solved: SolvedTasks
 
     def most_queries(self, longest: int) -> int:
         """Queries of a batch at most."""
@@ -77,11 +77,11 @@ class SpanSearch(InRounds):
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:
     """The search on a basis with solved tasks."""
-    span, given = Span.of(basis), basis.solved
+    forward, given = ForwardMap.of(basis), basis.solved
     unknowns = torch.cat([given.parameters, given.initial], dim=1)
-    inside = (given.readouts @ torch.linalg.pinv(span.energy).mT).flatten(1)
-    solved = span.settled(unknowns, inside)
-    return SpanSearch(basis, settings, errors, span, select(solved, solved.found))
+    inside = (given.readouts @ torch.linalg.pinv(forward.energy).mT).flatten(1)
+    solved = forward.settled(unknowns, inside)
+    return SpanSearch(basis, settings, errors, forward, select(solved, solved.found))
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class _Asked:
         """(B, U) true for unknowns to estimate."""
         return self.known.isnan()
 
-    def observed(self, span: Span, coordinates: Tensor) -> Tensor:
+    def observed(self, forward: ForwardMap, coordinates: Tensor) -> Tensor:
         """(B, F R, m) weighted values at the observations, reduced to their roots, of coordinates (B, N, m)."""
-        return (self.root @ coordinates.unflatten(1, (span.fields, -1))).flatten(1, 2)
+        return (self.root @ coordinates.unflatten(1, (forward.fields, -1))).flatten(1, 2)
 
     def misfit(self, residual: Tensor) -> Tensor:
         """(B,) weighted misfit by the residuals (B, F R) of the roots."""
@@ -143,7 +143,7 @@ class _Ended:
     """Where a search ended.
 
     Args:
-        unknowns, coordinates, slopes, residual, found: see `Solutions`.
+        unknowns, coordinates, slopes, residual, found: see `SolvedTasks`.
         misfit: (B,) in units of the weights.
         noise: (B,) standard deviation in units of the weights.
         iterations: (B,).
@@ -161,9 +161,9 @@ class _Ended:
     converged: Tensor
 
     @property
-    def solutions(self) -> Solutions:
+    def solutions(self) -> SolvedTasks:
         """Of the tasks where it ended."""
-        return Solutions(self.unknowns, self.coordinates, self.slopes, self.residual, self.found)
+        return SolvedTasks(self.unknowns, self.coordinates, self.slopes, self.residual, self.found)
 
 
 def _asked(search: SpanSearch, batch: Batch, noise: Noise, functions: Tensor) -> _Asked:
@@ -171,7 +171,7 @@ def _asked(search: SpanSearch, batch: Batch, noise: Noise, functions: Tensor) ->
     observed, values = torch.as_tensor(batch.observed), torch.as_tensor(batch.values)
     weights = noise.weights(observed)
     root, target, rest = data_forms(functions, values, weights)
-    root, counts = root @ search.span.energy, observed.sum(1)
+    root, counts = root @ search.forward.energy, observed.sum(1)
     known = torch.cat([torch.as_tensor(batch.known), torch.as_tensor(batch.initial)], dim=1)
     size = ((values * weights).square().sum((1, 2)) / counts.sum(1).clamp_min(1)).sqrt()
     return _Asked(
@@ -189,7 +189,7 @@ def _asked(search: SpanSearch, batch: Batch, noise: Noise, functions: Tensor) ->
 
 def _nearest(search: SpanSearch, root: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """(B, T) the solved tasks by their misfit, given values that they miss counted as shares of the range."""
-    own = search.solved.coordinates.unflatten(1, (search.span.fields, -1))
+    own = search.solved.coordinates.unflatten(1, (search.forward.fields, -1))
     fitted = torch.einsum("bfrk,tfk->btfr", root.expand(-1, own.shape[1], -1, -1), own)
     misfit = (fitted - target[:, None]).square().sum((2, 3))
     ranges = torch.as_tensor(search.basis.problem.unknown_ranges)
@@ -202,16 +202,16 @@ def _start(search: SpanSearch, asked: _Asked, number: int, bounds: Tensor) -> _E
     """The solved task of this number in the order of nearness, given values put in, not searched yet."""
     near = select(search.solved, asked.nearest[:, number])
     wanted = torch.where(asked.free, near.unknowns.clamp(*bounds), asked.known)
-    solutions = search.span.solve(wanted, near)
+    solutions = search.forward.solve(wanted, near)
     return _ended(search, asked, solutions)
 
 
-def _ended(search: SpanSearch, asked: _Asked, solutions: Solutions) -> _Ended:
+def _ended(search: SpanSearch, asked: _Asked, solutions: SolvedTasks) -> _Ended:
     """A search that has not begun."""
-    residual = asked.observed(search.span, solutions.coordinates[..., None]).squeeze(2) - asked.target.flatten(1)
+    residual = asked.observed(search.forward, solutions.coordinates[..., None]).squeeze(2) - asked.target.flatten(1)
     misfit = torch.where(solutions.found, asked.misfit(residual), torch.inf)
     return _Ended(
-        **{name: getattr(solutions, name) for name in Solutions.__dataclass_fields__},
+        **{name: getattr(solutions, name) for name in SolvedTasks.__dataclass_fields__},
         misfit=misfit,
         noise=asked.scatter(misfit),
         iterations=torch.zeros(len(misfit), dtype=torch.long),
@@ -236,8 +236,8 @@ def _search(search: SpanSearch, asked: _Asked, start: _Ended, bounds: Tensor) ->
 
 def _rows(search: SpanSearch, asked: _Asked, here: _Ended, noise: Tensor, priors: Priors) -> tuple[Tensor, Tensor]:
     """Rows (B, R, U) and right-hand sides (B, R) of the linearised least squares in units of the noise."""
-    span, count = search.span, len(search.basis.problem.parameters)
-    both = asked.observed(span, torch.cat([here.slopes, here.coordinates[..., None]], dim=2)) / noise[:, None, None]
+    forward, count = search.forward, len(search.basis.problem.parameters)
+    both = asked.observed(forward, torch.cat([here.slopes, here.coordinates[..., None]], dim=2)) / noise[:, None, None]
     rows, right = both[..., :-1], both[..., -1] - asked.target.flatten(1) / noise[:, None]
     if priors.informative:
         parameters, free = here.unknowns[:, :count], asked.free[:, :count].double()
@@ -260,7 +260,7 @@ def _minimised(search: SpanSearch, asked: _Asked, start: _Ended, bounds: Tensor,
         least = torch.full_like(noise, LEAST_DAMPING)
         _, lowest = bounded_step(rows, right, now, bounds, ~part.free, least)
         step, _ = bounded_step(rows, right, now, bounds, ~part.free, damping[active])
-        tried = _ended(search, part, search.span.solve(now + step, here.solutions))
+        tried = _ended(search, part, search.forward.solve(now + step, here.solutions))
         _, other = _rows(search, part, tried, noise, priors)
         better = tried.found & (other.square().sum(1) < square)
         tried = replace(tried, iterations=here.iterations, converged=here.converged)
@@ -278,14 +278,14 @@ def _minimised(search: SpanSearch, asked: _Asked, start: _Ended, bounds: Tensor,
 
 def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
     """The outcome as that of a solver."""
-    span, problem, noise = search.span, search.basis.problem, ended.noise
+    forward, problem, noise = search.forward, search.basis.problem, ended.noise
     priors, count = priors_of(problem), len(problem.parameters)
     rows, right = _rows(search, asked, ended, noise, priors)
     root = inverse_root(rows, asked.free.double())
     spread = ended.slopes @ root
-    shares = (asked.observed(span, spread) / noise[:, None, None]).square().sum(2)
+    shares = (asked.observed(forward, spread) / noise[:, None, None]).square().sum(2)
     counts = asked.counts
-    used = torch.minimum(shares.unflatten(1, (span.fields, -1)).sum(2), counts)
+    used = torch.minimum(shares.unflatten(1, (forward.fields, -1)).sum(2), counts)
     freedom = counts.sum(1) - used.sum(1)
     least = torch.finfo(noise.dtype).eps * asked.size
     estimated = (ended.misfit / freedom.clamp_min(1.0)).sqrt().maximum(least)
@@ -295,8 +295,8 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
     return Solution(
         parameters=ended.unknowns[:, :count],
         covariance=(deviations @ deviations.mT) * factor.square()[:, None, None],
-        readouts=span.readouts(ended.coordinates[..., None]).flatten(1),
-        covariances=span.readouts(spread) * factor[:, None, None, None],
+        readouts=forward.readouts(ended.coordinates[..., None]).flatten(1),
+        covariances=forward.readouts(spread) * factor[:, None, None, None],
         used=used,
         noise_std=noise,
         objective=(right.square().sum(1) + rest / ended.noise.square()) / factor.square(),

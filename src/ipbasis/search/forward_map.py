@@ -99,8 +99,8 @@ class _Normal:
 
 
 @dataclass(frozen=True)
-class Solutions:
-    """Solutions of a batch of tasks.
+class SolvedTasks:
+    """Solutions of a batch of tasks in the span of a basis.
 
     Args:
         unknowns: (B, U).
@@ -121,8 +121,8 @@ class Solutions:
 
 
 @dataclass(frozen=True, eq=False)
-class Span:
-    """The forward problem in the span of a basis.
+class ForwardMap:
+    """Takes unknowns of tasks to their solutions in the span of a basis.
 
     Args:
         energy: (K, r) readouts of a field by its coordinates.
@@ -137,7 +137,7 @@ class Span:
     parts: tuple[_Rows, ...]
 
     @classmethod
-    def of(cls, basis: Basis) -> "Span":
+    def of(cls, basis: Basis) -> "ForwardMap":
         """That of a basis whose tasks are solved from their conditions, in its own units."""
         reduced = reduced_of(basis)
         inside, place = reduced.box.parts[0], reduced.place
@@ -151,14 +151,14 @@ class Span:
         """(B, F, K, m) readouts of coordinates (B, N, m)."""
         return self.energy @ coordinates.unflatten(1, (self.fields, -1))
 
-    def solve(self, unknowns: Tensor, near: Solutions) -> Solutions:
+    def solve(self, unknowns: Tensor, near: SolvedTasks) -> SolvedTasks:
         """Solutions of tasks (B, U) from those of other tasks, as near as may be."""
         ahead = (near.slopes @ (unknowns - near.unknowns)[..., None]).squeeze(2)
         return self.settled(unknowns, near.coordinates + ahead)
 
-    def settled(self, unknowns: Tensor, coordinates: Tensor) -> Solutions:
+    def settled(self, unknowns: Tensor, coordinates: Tensor) -> SolvedTasks:
         """Solutions of tasks (B, U) by Newton's method from coordinates (B, N)."""
-        best = Solutions(
+        best = SolvedTasks(
             unknowns=unknowns,
             coordinates=coordinates.clone(),
             slopes=coordinates.new_zeros(*coordinates.shape, unknowns.shape[1]),
