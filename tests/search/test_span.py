@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ipbasis import Basis, Problem, estimate, train
+from ipbasis import Basis, Problem, estimate, simulate, train
 from ipbasis.search.forward_map import ForwardMap
 
 QUERIES = 60
@@ -160,3 +160,31 @@ def test_a_saved_basis_gives_the_same(trained, tmp_path):
     names = list(trained.problem.parameters)
     change = (again[names].to_numpy() - first[names].to_numpy()) / first[[f"{name}_std" for name in names]].to_numpy()
     assert np.abs(change).max() < 1e-2
+
+
+def test_a_problem_file_to_estimates_against_an_independent_reference(tmp_path):
+    """Growth and spread behind a wall of unknown density, which is reached bit by bit."""
+    file = tmp_path / "wall.yaml"
+    file.write_text(
+        """
+        name: wall
+        coordinates: {t: [0, 2], x: [0, 1]}
+        fields: [u]
+        parameters: {r: [0.5, 2], g: [0.2, 0.8]}
+        constants: {D: 0.1}
+        equations: ["u_t - D*u_xx - r*u*(1 - u)"]
+        initial: {u: "0.1"}
+        boundary:
+          - {at: {x: 0}, equations: ["u - 0.1 - (g - 0.1)*(1 - exp(-5*t))"]}
+          - {at: {x: 1}, equations: [u_x]}
+        """
+    )
+    problem = Problem.from_yaml(file)
+    basis = train(problem, minutes=1)
+    truth = problem.sample_tasks(12, np.random.default_rng(5)).parameters
+    table = simulate(problem, pd.DataFrame(truth, columns=["r", "g"]), points=100, noise=0.03, seed=1)
+    found = estimate(basis, table).table
+    assert (found["status"] == "ok").all()
+    errors = (found[["r", "g"]].to_numpy() - truth) / found[["r_std", "g_std"]].to_numpy()
+    assert np.abs(errors).max() < 4
+    assert 0.6 < np.sqrt(np.mean(errors**2)) < 1.4  # 24 errors, give or take 15 %

@@ -291,12 +291,15 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
     estimated = (ended.misfit / freedom.clamp_min(1.0)).sqrt().maximum(least)
     noise = torch.where(asked.noise.isfinite(), noise, estimated)
     factor, deviations = noise / ended.noise, root[:, :count]
+    # an estimate is off by no more than so many of its error bars, and by anything below
+    basis_error = _basis_error(search, ended) * asked.size * counts.sum(1).sqrt() / noise
+    widened = factor * (1 + basis_error.square() / 3).sqrt()
     rest = asked.rest.sum(1)
     return Solution(
         parameters=ended.unknowns[:, :count],
-        covariance=(deviations @ deviations.mT) * factor.square()[:, None, None],
+        covariance=(deviations @ deviations.mT) * widened.square()[:, None, None],
         readouts=forward.readouts(ended.coordinates[..., None]).flatten(1),
-        covariances=forward.readouts(spread) * factor[:, None, None, None],
+        covariances=forward.readouts(spread) * widened[:, None, None, None],
         used=used,
         noise_std=noise,
         objective=(right.square().sum(1) + rest / ended.noise.square()) / factor.square(),
@@ -306,7 +309,7 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
         free_misfit=rest,
         free_freedom=asked.free_freedom,
         jump=torch.zeros_like(noise),
-        basis_error=_basis_error(search, ended) * asked.size * counts.sum(1).sqrt() / noise,
+        basis_error=basis_error,
         iterations=ended.iterations,
         converged=ended.converged & ended.found,
     )
