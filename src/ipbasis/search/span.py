@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ipbasis.errors import InputError
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step, inverse_root
@@ -76,11 +77,19 @@ class SpanSearch(InRounds):
 
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:
-    """The search on a basis with solved tasks."""
+    """The search on a basis with solved tasks.
+
+    Raises:
+        InputError: if none of them has a solution in the span.
+    """
     forward, given = ForwardMap.of(basis), basis.solved
     unknowns = torch.cat([given.parameters, given.initial], dim=1)
     inside = (given.readouts @ torch.linalg.pinv(forward.energy).mT).flatten(1)
     solved = forward.settled(unknowns, inside)
+    if not solved.found.any():
+        raise InputError(
+            f"{basis.problem.name}: no task is solved within the basis; more minutes or narrower ranges help"
+        )
     return SpanSearch(basis, settings, errors, forward, select(solved, solved.found))
 
 
