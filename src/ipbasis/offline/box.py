@@ -25,9 +25,7 @@ _CONDITIONS = 10.0
 Rule = tuple[np.ndarray, np.ndarray]
 
 
-def box_of(
-    problem: Problem, features: Features, rules: Sequence[Rule], faded: bool, whole: bool = False
-) -> Box:
+def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool, whole: bool = False) -> Box:
     """Equations and conditions of a problem on a box.
 
     Args:
