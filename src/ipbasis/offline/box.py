@@ -1,6 +1,8 @@
 """A problem on a box: points, sides and initial conditions."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -23,7 +25,7 @@ _CONDITIONS = 10.0
 Rule = tuple[np.ndarray, np.ndarray]
 
 
-def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool) -> Box:
+def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: bool, whole: bool = False) -> Box:
     """Equations and conditions of a problem on a box.
 
     Args:
@@ -31,16 +33,25 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: b
         features: on [-1, 1] along each coordinate.
         rules: points along each coordinate, at which equations and conditions are taken.
         faded: whether conditions that do not fit the initial state are faded, see `faded_conditions`.
+        whole: whether the box is the whole domain, and so begins by the initial conditions of the task; else it begins
+            by values that are given.
 
     Returns:
         the box; what it takes as parameters are those of the task, its free initial values, and the rate at which
         conditions are faded.
     """
 
-    def part(jets: tuple[Jet, ...], function: Callable, count: int, fixed: Mapping[int, float], weight: float) -> Part:
+    def part(
+        jets: tuple[Jet, ...],
+        function: Callable,
+        count: int,
+        fixed: Mapping[int, float],
+        weight: float,
+        slopes: Callable[[], Callable] = lambda: _nothing,
+    ) -> Part:
         points, shares = _product(rules, fixed)
         values = features(points, tuple({jet.index for jet in jets}))
-        return Part(points, shares.sqrt() * weight, values, jets, function, count)
+        return Part(points, shares.sqrt() * weight, values, jets, function, count, slopes)
 
     arguments = Arguments(problem)
 
@@ -48,7 +59,8 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: b
         by_jet, _ = system.partials()
         symbols = (arguments.coordinates, tuple(map(problem.notation.symbol, system.jets)), arguments.task)
         function = compile_torch(symbols, (*residuals, *chain(*by_jet)))
-        return part(system.jets, function, len(residuals), fixed, weight)
+        slopes = partial(_slopes, symbols, tuple(residuals), arguments.task)
+        return part(system.jets, function, len(residuals), fixed, weight, slopes)
 
     low, high = problem.domain.T
     parts = [of(problem.system, problem.system.residuals, {}, 1.0)]
@@ -61,9 +73,14 @@ def box_of(problem: Problem, features: Features, rules: Sequence[Rule], faded: b
         jets = _matched(problem, axis)
         below, above = (part(jets, _themselves(len(jets)), len(jets), {axis: end}, _CONDITIONS) for end in (-1.0, 1.0))
         difference = {index: above.values[index] - below.values[index] for index in above.values}
-        parts.append(Part(below.points, below.root, difference, jets, below.function, len(jets)))
-    given = (*problem.free_initial, *problem.fixed_initial)
-    start = part(given, _themselves(len(given)), len(given), {0: -1.0}, _CONDITIONS) if given else None
+        parts.append(replace(below, values=difference))
+    given, start = (*problem.free_initial, *problem.fixed_initial), None
+    if given and whole:
+        states = tuple(problem.notation.symbol(jet) - state for jet, state in arguments.states.items())
+        initial = Equations(problem.notation, states, problem.system.parameters)
+        parts.append(of(initial, states, {0: -1.0}, _CONDITIONS))
+    elif given:
+        start = part(given, _themselves(len(given)), len(given), {0: -1.0}, _CONDITIONS)
     systems = [problem.system, *(system for _, system in problem.boundary_systems)]
     partials = [expression for system in systems for by_jet in system.partials()[0] for expression in by_jet]
     return Box(
@@ -92,6 +109,16 @@ def _themselves(count: int) -> Callable[..., list]:
     """The same for equations that are the jets themselves."""
     partials = np.eye(count).flatten().tolist()
     return lambda coordinates, jets, parameters: [*jets, *partials]
+
+
+def _slopes(symbols: tuple, residuals: tuple[sympy.Expr, ...], task: Sequence[sympy.Symbol]) -> Callable[..., list]:
+    """The compiled partials of each residual by what differs from task to task, the rate of the fading apart."""
+    return compile_torch(symbols, tuple(sympy.diff(residual, one) for residual in residuals for one in task[:-1]))
+
+
+def _nothing(coordinates: Sequence, jets: Sequence, parameters: Sequence) -> list[float]:
+    """The same of equations that no parameter stands in."""
+    return [0.0] * (len(jets) * (len(parameters) - 1))
 
 
 def _matched(problem: Problem, axis: int) -> tuple[Jet, ...]:

@@ -58,6 +58,8 @@ class Part:
         jets: J fields and derivatives that the equations hold.
         function: residuals, then the partials of each by each jet, of coordinates, jets and parameters.
         equations: their number E.
+        slopes: gives the function of the same arguments that gives the partials of each residual by each parameter,
+            the last of them, the rate of the fading, apart.
     """
 
     points: Tensor
@@ -66,6 +68,7 @@ class Part:
     jets: tuple[Jet, ...]
     function: Callable[..., Sequence]
     equations: int
+    slopes: Callable[[], Callable[..., Sequence]]
 
     def evaluate(self, readouts: Tensor, parameters: Tensor, place: Place) -> tuple[Tensor, Tensor]:
         """Residuals (E, n) and their partials (E, J, n) by the jets in units of the box, of readouts (F, H)."""

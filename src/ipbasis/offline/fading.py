@@ -12,6 +12,7 @@ import sympy
 
 from ipbasis.problem.declaration import Problem
 from ipbasis.problem.equations import Equations, Jet
+from ipbasis.problem.functions import piecewise
 
 _ROUNDING = 1e-12  # of conditions and initial values of order one: a number this small is none
 
@@ -77,7 +78,7 @@ def _misfit(arguments: Arguments, system: Equations, residual: sympy.Expr, corne
             return sympy.Integer(0)
         symbols = [arguments.coordinates[axis] for axis in jet.index[along_time:]]
         values[system.notation.symbol(jet)] = sympy.diff(state, *symbols) if symbols else state
-    value = residual.xreplace(values).subs(corner)
+    value = piecewise(residual.xreplace(values).subs(corner))
     return sympy.Integer(0) if value.is_number and abs(value) < _ROUNDING else value
 
 

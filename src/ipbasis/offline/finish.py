@@ -4,16 +4,18 @@ from bisect import bisect_left
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from ipbasis.features.interface import rounding_error
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings, cell_quadrature
-from ipbasis.offline.artefact import Basis, Record, versions
+from ipbasis.offline.artefact import Basis, Record, Solved, versions
 from ipbasis.offline.build import stages_of
 from ipbasis.offline.collocation import NoSolutionError
 from ipbasis.offline.covering import Training
 from ipbasis.offline.local_accuracy import LocalAccuracy
 from ipbasis.offline.marching import TooLongError
 from ipbasis.offline.measured import Errors, Span, Tried
+from ipbasis.offline.operators import is_affine
 from ipbasis.offline.pilot import difference, solve_task
 from ipbasis.offline.reduced import points_of
 from ipbasis.problem.declaration import Problem
@@ -42,7 +44,8 @@ def finished(problem: Problem, training: Training) -> Basis:
     certified = _certified(training, unseen)
     _report(problem, training, errors, certified)
     grid = _in_units(span.modes.grid, training.problem)
-    stages = [] if training.problem.system.affine is not None else stages_of(span.modes.count)
+    solved = None if span.marcher.at_once or is_affine(training.problem) else _solved(span)
+    stages = stages_of(span.modes.count) if solved is None and not is_affine(training.problem) else []
     features = Piecewise(grid)
     record = Record(
         problem=problem,
@@ -58,7 +61,12 @@ def finished(problem: Problem, training: Training) -> Basis:
             stage: span.first(stage).errors(unseen.unknowns, unseen.solutions).accuracy(training.problem)
             for stage in stages
         },
-        settings={**training.described, "tolerance": span.fineness.tolerance, "at_once": span.marcher.at_once},
+        settings={
+            **training.described,
+            "tolerance": span.fineness.tolerance,
+            "fading": span.fineness.fading,
+            "at_once": span.marcher.at_once,
+        },
         versions=versions(),
         figures={
             "seconds": training.clock.spent,
@@ -70,7 +78,13 @@ def finished(problem: Problem, training: Training) -> Basis:
             **({} if certified is None else {"solver_error": certified}),
         },
     )
-    return Basis(features, span.modes.transform.contiguous(), record)
+    return Basis(features, span.modes.transform.contiguous(), record, solved)
+
+
+def _solved(span: Span) -> Solved:
+    """The tasks that the functions are made of, from which a search starts."""
+    tasks = span.problem.tasks(span.tried.unknowns)
+    return Solved(torch.as_tensor(tasks.parameters), torch.as_tensor(tasks.initial), span.readouts.contiguous())
 
 
 def _for_want_of_unseen(training: Training) -> Tried:

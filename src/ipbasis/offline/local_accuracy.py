@@ -28,11 +28,15 @@ class LocalAccuracy(Declared):
 
         The error is the residual times the ratio of both, which is interpolated between the tasks whose error is known.
         """
-        places, residual = np.array(self.shares), np.log(self.residual)
+        found = np.exp(_interpolated(np.array(self.shares), np.log(self.residual), shares))
+        return found, found * self.ratio(shares)
+
+    def ratio(self, shares: np.ndarray) -> np.ndarray:
+        """(B,) relative error over relative residual of a solution at parameters and initial values (B, U)."""
         known = np.array([error is not None for error in self.error])
-        ratio = np.log([error for error in self.error if error is not None]) - residual[known]
-        found = _interpolated(places, residual, shares)
-        return np.exp(found), np.exp(found + _interpolated(places[known], ratio, shares))
+        errors = np.array([error for error in self.error if error is not None])
+        ratio = np.log(errors) - np.log(np.array(self.residual)[known])
+        return np.exp(_interpolated(np.array(self.shares)[known], ratio, shares))
 
 
 def _interpolated(places: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ipbasis.features.piecewise import PiecewiseSettings
 from ipbasis.offline.artefact import Accuracy
 from ipbasis.offline.collocation import NoSolutionError
-from ipbasis.offline.marching import Fineness, Marcher, initial_values
+from ipbasis.offline.marching import Fineness, Marcher
 from ipbasis.offline.modes import Modes, modes_of
 from ipbasis.offline.reduced import Reduced, ReducedSolution
 from ipbasis.offline.trajectory import Trajectory, common_grid
@@ -202,12 +202,7 @@ class Span:
     def _solved(self, unknowns: np.ndarray, guess: Tensor) -> ReducedSolution:
         task = self.problem.tasks(unknowns[None])
         parameters, initial = torch.as_tensor(task.parameters[0]), torch.as_tensor(task.initial[0])
-        place = self.reduced.place
-        found = self.reduced.solve(
-            self.marcher.task(parameters, initial, self.fineness),
-            lambda points: initial_values(self.problem, place, points, parameters, initial),
-            guess,
-        )
+        found = self.reduced.solve(self.marcher.task(parameters, initial, self.fineness), guess)
         if found.residual > _OTHER and not self.reduced.box.linear:
             raise NoSolutionError("another solution of the equations than that of the task")
         return found

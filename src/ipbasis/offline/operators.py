@@ -309,6 +309,17 @@ def parametric_conditions(problem: Problem) -> list[tuple[dict[int, float], symp
     return [(known, residual) for known, residual in held if residual.free_symbols & parameters]
 
 
+def with_parametric_conditions(problem: Problem) -> Equations:
+    """The equations of a problem, and below them the conditions that hold parameters."""
+    own, held = problem.system, parametric_conditions(problem)
+    return Equations(own.notation, (*own.residuals, *(residual for _, residual in held)), own.parameters)
+
+
+def is_affine(problem: Problem) -> bool:
+    """Whether equations and conditions are linear, parameters and coordinates apart, see `Equations.affine`."""
+    return with_parametric_conditions(problem).affine is not None
+
+
 def conditions(problem: Problem, count: int, dtype: torch.dtype) -> Conditions:
     """The conditions that hold no parameters on `count` equispaced points of each part of the boundary.
 

@@ -3,11 +3,13 @@
 from collections.abc import Hashable, Mapping
 
 import numpy as np
+from torch import Tensor
 
 from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
-from ipbasis.search.noise import Noise
-from ipbasis.search.reweighting import Fit
+from ipbasis.search.noise import Errors, Noise
+from ipbasis.search.reweighting import Fit, fit_in_rounds
+from ipbasis.search.solution import Solution
 
 # queries, and points after padding, that are held at once
 _BATCH, _BATCH_POINTS = 5000, 1_000_000
@@ -47,3 +49,27 @@ class Prepared:
     def text_columns(self) -> list[str]:
         """Names of those of `columns` that hold text."""
         return []
+
+
+class InRounds(Prepared):
+    """A solver by least squares on the observations, in as many rounds as their errors ask for.
+
+    Args:
+        errors: kind of the observations' errors.
+    """
+
+    errors: Errors
+
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
+        """Estimates of a batch by least squares.
+
+        Args:
+            batch: the observations.
+            noise: of these, the error of the basis included.
+            functions: (B or 1, n, K) at the points of observation, if they are at hand.
+        """
+        raise NotImplementedError
+
+    def solve(self, batch: Batch, noise: Noise) -> Fit:
+        """Estimates of a batch."""
+        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)

@@ -17,8 +17,10 @@ from ipbasis.offline.operators import (
     conditions,
     parametric_conditions,
     residual_factor,
+    with_parametric_conditions,
 )
-from ipbasis.problem.equations import Equations, MultiIndex
+from ipbasis.problem.declaration import Problem
+from ipbasis.problem.equations import MultiIndex
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
 
@@ -60,12 +62,9 @@ def _with_conditions(
         InputError: if parameters and coordinates do not separate in a condition.
     """
     problem, own = basis.problem, basis.problem.system
-    system = Equations(own.notation, (*own.residuals, *(residual for _, residual in held)), own.parameters)
+    system = with_parametric_conditions(problem)
     if system.affine is None:
-        raise InputError(
-            f"{problem.name}: initial or boundary conditions: sums of products of a function of the parameters and a "
-            "function of the coordinates are right, for an equation of this kind"
-        )
+        raise _unsolved(problem)
     fields, reduced = len(problem.fields), common["combinations"]
     parts = []
     for number, known in enumerate([None, *(known for known, _ in held)]):
@@ -131,10 +130,7 @@ def _pointwise(
         at_quadrature: from `_at_quadrature`.
     """
     if parametric_conditions(basis.problem):
-        raise InputError(
-            f"{basis.problem.name}: parameters in initial or boundary conditions are for equations linear in the "
-            "fields, or of one coordinate"
-        )
+        raise _unsolved(basis.problem)
     functions, root = at_quadrature
     leading = None
     if basis.record.leading:
@@ -148,6 +144,15 @@ def _pointwise(
         functions={index: values @ energy for index, values in functions.items()},
         accuracy=basis.record.accuracy,
         leading=leading,
+    )
+
+
+def _unsolved(problem: Problem) -> InputError:
+    """What is wrong where conditions with parameters are no linear rows, and there are no solutions to follow."""
+    return InputError(
+        f"{problem.name}: parameters in initial or boundary conditions, where the equation is nonlinear or parameters "
+        "and coordinates do not separate: a basis that `ipbasis train` made of solutions in time is right, this one is "
+        "not"
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipbasis.features.piecewise import Piecewise
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
@@ -19,11 +18,11 @@ from ipbasis.search.joint import joint_gauss_newton
 from ipbasis.search.noise import Errors, Noise, noise_on
 from ipbasis.search.physics import AffinePhysics
 from ipbasis.search.pointwise import PointwisePhysics
-from ipbasis.search.prepared import Prepared
+from ipbasis.search.prepared import InRounds, Prepared
 from ipbasis.search.reduce import reduce_physics
-from ipbasis.search.reweighting import Fit, fit_in_rounds
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
+from ipbasis.search.span import SpanSearch, span_search
 from ipbasis.search.windows import Windows, windows_of
 
 # entries of the normal matrices of equations taken at points, of all queries that are held at once
@@ -93,7 +92,7 @@ class OnPhysics(Prepared):
 
 
 @dataclass(frozen=True)
-class LeastSquares(OnPhysics):
+class LeastSquares(OnPhysics, InRounds):
     """Gauss-Newton on a basis, in as many rounds as the errors of the observations ask for.
 
     Args:
@@ -107,13 +106,7 @@ class LeastSquares(OnPhysics):
     optional: Tensor | None = None
 
     def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
-        """Estimates of a batch by least squares, found on the device that the equations are on.
-
-        Args:
-            batch: the observations.
-            noise: of these, the error of the basis included.
-            functions: (B or 1, n, K) at the points of observation, if they are at hand.
-        """
+        # found on the device that the equations are on
         device = self.physics.combinations.device
         basis = self.basis.on(device)
         # on the CPU tensors are made anyway, and the context would cost as much as small operations
@@ -127,10 +120,6 @@ class LeastSquares(OnPhysics):
                 optional = None if self.optional is None else self.optional.to(device)
                 solution = joint_gauss_newton(assembled, self.physics, self.settings, noise.by_query, optional)
         return solution.to("cpu")
-
-    def solve(self, batch: Batch, noise: Noise) -> Fit:
-        """Estimates of a batch."""
-        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
 
 
 def physics_of(basis: Basis, device: torch.device) -> AffinePhysics | PointwisePhysics:
@@ -151,7 +140,7 @@ class GaussNewton(GaussNewtonSettings, Solver):
 
     def prepare(
         self, declared: Problem, basis: Basis, errors: Errors, device: torch.device
-    ) -> "LeastSquares | Windows":
-        if isinstance(basis.features, Piecewise) and basis.solved is not None:
-            return windows_of(basis, self, errors)
+    ) -> "LeastSquares | Windows | SpanSearch":
+        if basis.solved is not None:
+            return (windows_of if len(basis.problem.coordinates) == 1 else span_search)(basis, self, errors)
         return LeastSquares(basis, physics_of(basis, device), self, errors)

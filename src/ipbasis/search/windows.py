@@ -9,20 +9,21 @@ error bars.
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
+from ipbasis.offline.bounded import inverse_root
 from ipbasis.offline.windows.grid import Grid, grid_of
 from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows, scales, search
+from ipbasis.problem.declaration import Problem
 from ipbasis.search.assemble import data_forms, mean_weight, observed_functions
 from ipbasis.search.jumps import jumps
 from ipbasis.search.noise import Errors, Noise
-from ipbasis.search.prepared import Prepared
+from ipbasis.search.prepared import InRounds
 from ipbasis.search.priors import priors_of
-from ipbasis.search.reweighting import Fit, fit_in_rounds
+from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bounds, with_other_starts
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
@@ -36,14 +37,12 @@ _FALL = 0.03  # from there on
 _SHARE = 1e-3  # of the noise, that defects may be at the end: about its square in an error bar
 _LEAST_LEVEL = 1e-10  # below it rounding errors of the residuals grow
 _FIRST_NOISE = 0.1  # relative, of a search that is to find it
-_OTHER_STARTS = (2, 7)  # in the order of nearness, where the nearest ends in a doubtful place
-_MORE = 1.5  # times the variance that is due, from which on another start is tried
 _GAIN = 1e-2  # decrease of the objective, in units of χ², that is not worth a step
 _BATCH_ENTRIES = 40_000_000  # of the rows of all windows
 
 
 @dataclass(frozen=True)
-class Windows(Prepared):
+class Windows(InRounds):
     """Gauss-Newton on windows.
 
     Args:
@@ -69,31 +68,18 @@ class Windows(Prepared):
         columns = self.grid.coefficients.shape[2]
         return max(1, _BATCH_ENTRIES // (self.grid.windows * columns * (2 * columns + len(self.grid.orders))))
 
-    def solve(self, batch: Batch, noise: Noise) -> Fit:
-        """Estimates of a batch."""
-        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
-
     def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
-        """Estimates of a batch by least squares.
-
-        Args:
-            batch: the observations.
-            noise: of these.
-            functions: (B or 1, n, K) at the points of observation, if they are at hand.
-        """
         functions = observed_functions(self.basis, batch) if functions is None else functions
         asked = _asked(self, batch, noise, functions)
-        within, beyond = _trained(self.basis), _bounds(self.basis)
-        best = _search(self, asked, _start(self, asked, 0), within, _LEVELS)
-        for number in _OTHER_STARTS:
-            rows = _doubtful(asked, best).nonzero().squeeze(1)
-            if not len(rows) or number >= asked.nearest.shape[1]:
-                break
-            part, before = select(asked, rows), select(best, rows)
-            other = _search(self, part, _start(self, part, number), within, _LEVELS)
-            better = other.converged & ((other.misfit < before.misfit) | ~before.converged)
-            put(best, rows, replace(before, iterations=before.iterations + other.iterations))
-            put(best, rows[better], select(other, better))
+        problem = self.basis.problem
+        within, beyond = (_initial_first(own(problem), problem) for own in (trained_bounds, searched_bounds))
+
+        def searched(rows: Tensor, number: int) -> _Ended:
+            part = select(asked, rows)
+            return _search(self, part, _start(self, part, number), within, _LEVELS)
+
+        best = searched(torch.arange(len(asked.size)), 0)
+        with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
         # of two places that fit as well the one in the trained range is meant; only from its ends the search goes on
         rows = _at_ends(self, asked, best, within).nonzero().squeeze(1)
         if len(rows):
@@ -151,6 +137,16 @@ class _Asked:
     nearest: Tensor
     free_misfit: Tensor
     free_freedom: Tensor
+
+    @property
+    def freedom(self) -> Tensor:
+        """(B,) observations less the unknowns."""
+        return (self.counts.sum(1) - self.unknowns).clamp_min(1)
+
+    def doubtful(self, ended: "_Ended") -> Tensor:
+        """(B,) whether another start may lead to a better place."""
+        free = self.free_misfit, self.free_freedom
+        return ~ended.converged | larger_than_due(ended.misfit, self.freedom, self.noise, *free)
 
 
 @dataclass(frozen=True)
@@ -283,19 +279,9 @@ def _posed(windows: Windows, asked: _Asked, noise: Tensor, bounds: Tensor) -> Po
     )
 
 
-def _bounds(basis: Basis) -> Tensor:
-    """(2, I + P) that free initial values and parameters are kept to."""
-    priors, intervals = priors_of(basis.problem), basis.problem.free_initial.values()
-    low, high = torch.as_tensor(np.array([own.widened for own in intervals]).reshape(-1, 2).T)
-    return torch.stack([torch.cat([low, priors.low]), torch.cat([high, priors.high])])
-
-
-def _trained(basis: Basis) -> Tensor:
-    """(2, I + P) the trained ranges, within the bounds."""
-    count, ranges = len(basis.problem.parameters), torch.as_tensor(basis.problem.unknown_ranges)
-    low, high = torch.cat([ranges[count:], ranges[:count]]).T
-    least, most = _bounds(basis)
-    return torch.stack([low.maximum(least), high.minimum(most)])
+def _initial_first(bounds: Tensor, problem: Problem) -> Tensor:
+    """(2, I + P) bounds (2, P + I) in the order of the windows."""
+    return torch.cat([bounds[:, len(problem.parameters) :], bounds[:, : len(problem.parameters)]], dim=1)
 
 
 def _at_ends(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Tensor:
@@ -314,9 +300,8 @@ def _at_level(windows: Windows, asked: _Asked, ended: _Ended, level: Tensor, bou
     held = torch.where(given, asked.noise, ended.noise.maximum(level * asked.size))
     found = search(windows.grid, _posed(windows, asked, held, bounds), ended.state, level, settings.iterations, gain)
     misfit = found.misfit * held.square()
-    freedom = (asked.counts.sum(1) - asked.unknowns).clamp_min(1)
     least = torch.finfo(misfit.dtype).eps * asked.size
-    noise = torch.where(given, asked.noise, (misfit / freedom).sqrt().maximum(least))
+    noise = torch.where(given, asked.noise, (misfit / asked.freedom).sqrt().maximum(least))
     return _Ended(
         bubbles=found.state.bubbles,
         states=found.state.states,
@@ -330,15 +315,6 @@ def _at_level(windows: Windows, asked: _Asked, ended: _Ended, level: Tensor, bou
     )
 
 
-def _doubtful(asked: _Asked, ended: _Ended) -> Tensor:
-    """(B,) whether another start may lead to a better place: no convergence, or a misfit larger than it need be."""
-    tested = asked.free_freedom >= 1
-    scatter = torch.where(tested, asked.free_misfit / asked.free_freedom.clamp_min(1), torch.inf)
-    least = torch.where(asked.noise.isfinite(), asked.noise.square(), scatter)
-    freedom = (asked.counts.sum(1) - asked.unknowns).clamp_min(1)
-    return ~ended.converged | ~(ended.misfit / freedom < _MORE * least) | ~(tested | asked.noise.isfinite())
-
-
 def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Solution:
     """The outcome as that of a solver."""
     grid, state = windows.grid, ended.state
@@ -346,12 +322,7 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
     condensed = condensed_at(grid, posed, state, scales(grid, state, windows.sizes, ended.level), ended.level)
     rows, _ = root_rows(posed, state, condensed)
     free = torch.cat([torch.ones_like(rows[:, 0, : grid.states]), posed.free.double()], dim=1)
-    size = rows.norm(dim=1)
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    least = torch.diag_embed(1 - free + torch.finfo(size.dtype).eps)
-    _, upper = torch.linalg.qr(torch.cat([rows / size[:, None], least], dim=1), mode="r")
-    inverse = torch.linalg.solve_triangular(upper, torch.eye(upper.shape[2], dtype=size.dtype), upper=True)
-    inverse = inverse * (free / size)[..., None]
+    inverse = inverse_root(rows, free)
     deviations = inverse[:, grid.states :]
     spread = grid.unknowns(*condensed.spread(torch.cat([inverse, torch.zeros_like(inverse[:, :1])], dim=1)))
     shares = (posed.data @ spread).square().sum(3).unflatten(2, (len(grid.orders), -1)).sum((1, 3))

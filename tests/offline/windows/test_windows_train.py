@@ -98,6 +98,47 @@ def test_windows_break_where_the_equation_jumps():
     assert basis.record.accuracy.residual < 1e-9
 
 
+def rod(length: float, size: float, equation: str) -> Problem:
+    """A heated rod between cold ends, its temperature near a size."""
+    k = length**2 / size
+    return Problem(
+        name="rod",
+        coordinates={"x": [0, length]},
+        fields=["u"],
+        parameters={"k": [k, 3 * k]},
+        constants={"l": length, "s": size},
+        equations=[equation],
+        boundary=[{"at": {"x": x}, "equations": ["u"]} for x in (0, length)],
+    )
+
+
+def values_at(basis, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, n) solved tasks at points, and (T,) their parameter."""
+    values = np.einsum("nk,tk->tn", basis.functions(points), basis.solved.readouts[:, 0].numpy())
+    return values * basis.record.units.field_scales[0], basis.record.units.values(basis.solved.parameters.numpy())[:, 0]
+
+
+@pytest.mark.parametrize(("length", "size"), [(1.0, 1.0), (1e-6, 1e-12), (1e6, 1e12)])
+def test_windows_of_boundary_value_problems_break_where_the_equation_jumps_in_any_units(length, size):
+    """Heat is made in the first 0.3 of the rod: u'' jumps there."""
+    basis = train(rod(length, size, "k*u_xx + where(x < 0.3*l, 1, 0)"))
+    edges = (np.array(basis.features.settings.breakpoints[0]) + 1) / 2
+    assert np.abs(edges - 0.3).min() < 1e-12
+    assert len(edges) <= 6
+    x = np.linspace(0, length, 50)
+    values, k = values_at(basis, x)
+    end, slope = 0.3 * length, (0.3 - 0.3**2 / 2) * length
+    exact = np.where(x < end, slope * x - x**2 / 2, slope * x - end * x + end**2 / 2) / k[:, None]
+    assert np.allclose(values, exact, rtol=0, atol=1e-6 * size)  # solved tasks are kept to half the digits
+
+
+def test_nonlinear_boundary_value_problems_in_tiny_units():
+    small, plain = (rod(*sizes, "k*u_xx + 1 - 0.3*(u/s)**2") for sizes in ((1e-6, 1e-12), (1.0, 1.0)))
+    shares = np.linspace(0, 1, 20)
+    found, expected = values_at(train(small), 1e-6 * shares), values_at(train(plain), shares)
+    assert np.allclose(found[0] / 1e-12, expected[0], rtol=1e-5, atol=1e-6)
+
+
 def test_tasks_without_solution_are_left_out_and_counted():
     """u' = u² ends at 1 / u(0): beyond the domain only for small ones."""
     blow = Problem(

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step
 from ipbasis.offline.windows.elimination import Condensed, condense
 from ipbasis.offline.windows.grid import Grid
 
 _SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
-_BOUNDS_MET = 4  # in one step, at most: unknowns that meet a bound stop there, and the others take a step without them
-_LEAST_DAMPING, _MOST_DAMPING = 1e-12, 1e6
+_MOST_DAMPING = 1e6
 
 
 @dataclass(frozen=True)
@@ -236,38 +236,15 @@ def _root_step(grid: Grid, posed: Posed, state: State, condensed: Condensed, dam
     """The step (B, S + P) of Levenberg and Marquardt in the root, no further than the bounds, and the objective (B,)
     that it predicts."""
     rows, right = root_rows(posed, state, condensed)
-    gradient = (rows.mT @ right[..., None]).squeeze(2)
-    now, (low, high) = torch.cat([state.states[:, 0], state.parameters], dim=1), _root_bounds(grid, posed)
+    now = torch.cat([state.states[:, 0], state.parameters], dim=1)
     fixed = torch.cat([torch.zeros_like(state.states[:, 0], dtype=torch.bool), ~posed.free], dim=1)
-    held = fixed | ((now <= low) & (gradient > 0)) | ((now >= high) & (gradient < 0))
-    step = torch.zeros_like(now)
-    for _ in range(_BOUNDS_MET):
-        found = _least_squares(rows, right + (rows @ step[..., None]).squeeze(2), held, damping)
-        step = torch.where(held, step, found)
-        beyond = ~held & ((now + step < low) | (now + step > high))
-        step = torch.where(fixed, 0.0, torch.minimum(torch.maximum(now + step, low), high) - now)
-        if not beyond.any():
-            break
-        held, step = held | beyond, torch.where(held | beyond, step, 0.0)
-    return step, ((rows @ step[..., None]).squeeze(2) + right).square().sum(1)
+    return bounded_step(rows, right, now, _root_bounds(grid, posed), fixed, damping)
 
 
 def _spread(grid: Grid, condensed: Condensed, step: Tensor) -> State:
     """The step in all unknowns that belongs to one (B, S + P) in the root."""
     bubbles, states = condensed.spread(torch.cat([step, torch.ones_like(step[:, :1])], dim=1)[..., None])
     return State(bubbles[..., 0], states[..., 0], step[:, grid.states :])
-
-
-def _least_squares(rows: Tensor, right: Tensor, held: Tensor, damping: Tensor) -> Tensor:
-    """(B, N) what minimises |rows x + right|² and a damping of the columns by their length; zero for what is `held`."""
-    own = rows.masked_fill(held[:, None], 0.0)
-    size = own.norm(dim=1)
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    diagonal = torch.diag_embed(torch.where(held, 1.0, damping.sqrt()[:, None]))
-    orthogonal, upper = torch.linalg.qr(torch.cat([own / size[:, None], diagonal], dim=1))
-    target = (orthogonal[:, : rows.shape[1]].mT @ right[..., None]).squeeze(2)
-    found = -torch.linalg.solve_triangular(upper, target[..., None], upper=True).squeeze(2) / size
-    return found.masked_fill(held, 0.0)
 
 
 def _root_bounds(grid: Grid, posed: Posed) -> Tensor:
@@ -314,11 +291,11 @@ def search(
         condensed = condensed_at(grid, problem.posed, here, problem.units, problem.level)
         step, predicted = _root_step(grid, problem.posed, here, condensed, damp[active])
         # along a weak direction any damping makes a step short: what is left to gain is told by the one without
-        undamped = torch.full_like(before, _LEAST_DAMPING)
+        undamped = torch.full_like(before, LEAST_DAMPING)
         _, lowest = _root_step(grid, problem.posed, here, condensed, undamped)
         end = _searched(problem, here, _spread(grid, condensed, step), before, misfit[active], predicted)
         damp[active] = torch.where(end.taken, torch.where(end.whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(
-            _LEAST_DAMPING
+            LEAST_DAMPING
         )
         for field in fields(state):
             getattr(state, field.name)[active] = getattr(end.state, field.name)

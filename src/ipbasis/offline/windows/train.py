@@ -20,8 +20,9 @@ from ipbasis.reference.ode import first_order_system
 _POINTS = 10  # of a window
 _MOST_WINDOWS = 400
 _MARGIN = 1e-3  # of the accuracy asked for: windows are cheap, and noise is often less than an accuracy
-_POOL, _STARTS, _UNSEEN = 32, 256, 32
+_POOL, _FEW, _STARTS, _UNSEEN = 32, 8, 256, 32
 _FINE, _ROUGH = 1e-9, 1e-5  # tolerances of the integrator: to choose windows by, and to start Newton from
+_TURNS, _FAR = 30, 3.0  # of finding the sizes of fields, and times the unit up to which a size is of order one
 _FINER = 4  # more points, to measure errors by
 
 Told = Callable[[str], None]
@@ -73,20 +74,42 @@ def _field_scales(problem: Problem) -> np.ndarray:
     """(F,) root mean square of each field over some solutions."""
     tasks = problem.sobol_tasks(_POOL, 0)
     found = integrated(problem, tasks, _ROUGH)
-    grid = Grid(problem, np.linspace(*problem.domain[0], 5), _POINTS)
     if found is None:
-        ones = torch.ones(grid.states, dtype=torch.float64)
-        solved = solve_by_continuation(grid, tasks, ones)
-        values = grid.field_values(grid.unknowns(solved.state.bubbles, solved.state.states))[solved.solved]
-        size = values.square().mean((0, 2, 3)).sqrt().numpy()
+        size = _continued_scales(problem)
     else:
         rows = [row for row, jet in enumerate(first_order_system(problem).state) if jet.index == ()]
-        at = grid.times.numpy().ravel()
+        at = Grid(problem, _edges(problem, 4), _POINTS).times.numpy().ravel()
         values = [curve(at)[rows] for curve in found if curve is not None]
         size = np.sqrt(np.square(values).mean(axis=(0, 2))) if values else np.zeros(len(problem.fields))
     if not np.isfinite(size).all() or not (size > 0).any():
-        raise InputError(f"{problem.name}: none of {_POOL} tasks in the ranges has a solution that is not zero")
+        raise InputError(f"{problem.name}: none of the tasks tried in the ranges has a solution that is not zero")
     return np.where(size > 0, size, 1.0)
+
+
+def _continued_scales(problem: Problem) -> np.ndarray:
+    """The same without an integrator: in units in which the fields are of order one, which are found in turns.
+
+    A search that ends beside a solution has gone its way, and the next one begins nearer.
+    """
+    scales = np.ones(len(problem.fields))
+    for _ in range(_TURNS):
+        inner = rescaled(problem, natural_units(problem, dict(zip(problem.fields, scales.tolist(), strict=True))))
+        grid = Grid(inner, _edges(inner, 4), _POINTS)
+        solved = solve_by_continuation(grid, inner.sobol_tasks(_FEW, 0), torch.ones(grid.states, dtype=torch.float64))
+        chosen = solved.state[solved.solved] if solved.solved.any() else solved.state
+        values = grid.field_values(grid.unknowns(chosen.bubbles, chosen.states))
+        size = values.square().mean((0, 2, 3)).sqrt().numpy()
+        scales = scales * np.where(np.isfinite(size) & (size > 0), size, 1.0)
+        if solved.solved.any() and ((size == 0) | ((size > 1 / _FAR) & (size < _FAR))).all():
+            break
+    return np.where(size > 0, scales, 0.0) if solved.solved.any() else np.zeros_like(scales)
+
+
+def _edges(problem: Problem, windows: int) -> np.ndarray:
+    """Ends of windows of equal width, and of those at which a formula changes over."""
+    low, high = problem.domain[0]
+    jumps = [at for at in problem.system.jumps(0) if low < at < high]
+    return np.unique([*np.linspace(low, high, windows + 1), *jumps])
 
 
 def _solutions(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None) -> Solutions:
@@ -110,9 +133,7 @@ def _sizes(states: Tensor) -> Tensor:
 def _grid(problem: Problem, tolerance: float, told: Told) -> Grid:
     """Windows, halved where the polynomials of any task still change by more than a tolerance with their degree."""
     pool = _joined(problem.corner_tasks(), problem.sobol_tasks(_POOL, 0))
-    curves, (low, high) = integrated(problem, pool, _FINE), problem.domain[0]
-    jumps = first_order_system(problem).jumps if curves is not None else []
-    edges = np.unique([low, (low + high) / 2, high, *jumps])
+    curves, edges = integrated(problem, pool, _FINE), _edges(problem, 2)
     while True:
         grid = Grid(problem, edges, _POINTS)
         rough = _rough(grid, pool, curves, tolerance)
