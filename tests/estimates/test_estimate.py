@@ -245,7 +245,7 @@ def online(basis, oscillator):
 def test_gradient_of_the_profiled_objective_agrees_with_differences(online):
     problem, weights, parameters = online
     point = eliminate(problem, parameters, weights)
-    _, jacobian = reduced_jacobian(problem, point, weights)
+    jacobian = reduced_jacobian(problem, point, weights)
     gradient = 2 * (jacobian.mT @ point.residual[..., None]).squeeze(2)
     step = 1e-5
     for column in range(3):

@@ -135,11 +135,11 @@ class Estimator:
         table = estimates_table(
             self.basis, fit, self._profile(fit) if options.profile else None, units=self.outer.record.units
         )
-        searched = fit
+        searched, sound = fit, table["status"] == "ok"
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
         if not options.profile:
-            table = self._without_open(table, searched)
+            table = self._without_open(table, searched, sound)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
         units = self.outer.record.units
@@ -152,9 +152,15 @@ class Estimator:
         widths = half_widths(len(fit.batch.queries), fit.freedom)
         return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
 
-    def _without_open(self, table: pd.DataFrame, fit: Fit) -> pd.DataFrame:
-        """The table, in which estimates are no longer ok whose intervals say too little."""
-        problem, rows = self.basis.problem, np.flatnonzero(table["status"] == "ok")
+    def _without_open(self, table: pd.DataFrame, fit: Fit, sound: pd.Series) -> pd.DataFrame:
+        """The table, in which estimates are no longer ok whose intervals say too little.
+
+        Args:
+            table: of the estimates.
+            fit: of the basis.
+            sound: whether that was ok: where it was not, the basis does not know the likelihood of what is now.
+        """
+        problem, rows = self.basis.problem, np.flatnonzero(sound & (table["status"] == "ok"))
         widths = half_widths(len(table), fit.freedom)
         found = open_tails(fit, rows, problem.parameter_ranges, widths, self.prepared.at)
         names = np.array(list(problem.parameters))

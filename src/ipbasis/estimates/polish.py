@@ -227,6 +227,7 @@ def polish(problem: Problem, fit: Fit, start: Tasks) -> Polished:
         physics=torch.zeros(queries, dtype=torch.float64),
         misfit=torch.tensor(cost),
         freedom=torch.tensor(data.freedom, dtype=torch.float64),
+        basis_error=torch.zeros(queries, dtype=torch.float64),
         converged=torch.tensor(converged),
     )
     rms = np.sqrt(cost / data.counts)

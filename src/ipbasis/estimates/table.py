@@ -104,7 +104,7 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         physics=solution.physics.sqrt().numpy(),
         worst_physics=basis.record.accuracy.worst_ratio,
         jump=solution.jump.numpy(),
-        basis_error=np.maximum(solution.basis_error.numpy(), _local_error(basis, fit, size)),
+        basis_error=np.maximum(solution.basis_error.numpy(), _local_error(basis, fit, size) if trained else 0.0),
         converged=solution.converged.numpy(),
         noise_given=fit.noise_given,
     )

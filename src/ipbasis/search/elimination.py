@@ -1,6 +1,6 @@
 """Variable projection: the readouts eliminated by linear algebra, a function of the parameters remains."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -80,6 +80,34 @@ class Rows:
         physics *= self.weights.physics[:, None, None]
         return physics.addcmul_(online.observed_adjoint(data), self.weights.data[:, None, None])
 
+    def slope(self, parameters: Tensor, coordinates: Tensor) -> Tensor:
+        """(B, P, rows) derivative by the parameters (B, P), the coordinates (B, N) held; zero for known ones."""
+        online = self.online
+        slope = online.physics.operator_slope(parameters, coordinates) * online.free[:, None]
+        kinds = [slope.new_zeros(len(slope), slope.shape[2], size) for size in self.sizes]
+        kinds[1] = (slope * self.weights.physics[:, None, None]).mT
+        if online.priors.informative:
+            kinds[4] = torch.diag_embed(online.priors.slope(parameters).where(online.free > 0, 0.0))
+        return torch.cat(kinds, dim=2)
+
+    def initial_slope(self) -> Tensor:
+        """(B, initial values, rows) derivative by the free initial values, the coordinates held."""
+        chosen, by_physics = self.online.physics.initial_selection, self.weights.physics[:, None, None]
+        kinds = [by_physics.new_zeros(len(by_physics), chosen.shape[1], size) for size in self.sizes]
+        kinds[3] = -chosen.T * by_physics
+        return torch.cat(kinds, dim=2)
+
+    def seen(self, direct: Tensor, unknowns: Tensor) -> Tensor:
+        """(B, k, rows) changes as data and priors see them; zero in the rows of the physics.
+
+        Args:
+            direct: (B, k, rows) changes, the coordinates held.
+            unknowns: (B, k, N) changes of the coordinates.
+        """
+        data, *physics, priors = direct.split(self.sizes, dim=2)
+        data = data + self.online.observed(unknowns) * self.weights.data[:, None, None]
+        return torch.cat([data, *map(torch.zeros_like, physics), priors], dim=2)
+
     def normal(self) -> Tensor:
         """(B, N, N) normal matrix."""
         online, same = self.online, self.online.physics.condition_rows
@@ -95,6 +123,63 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class NormalSolver:
+    """Cholesky factor of normal matrices of the coordinates.
+
+    Args:
+        factor: (B, N, N) of the matrices, rows and columns scaled.
+        scale: (B, N) of these.
+    """
+
+    factor: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, normal: Tensor) -> "NormalSolver":
+        """For matrices (B, N, N)."""
+        scale = normal.diagonal(dim1=1, dim2=2).clamp_min(_TINY).rsqrt()
+        normal = normal * scale[:, None] * scale[..., None]
+        normal.diagonal(dim1=1, dim2=2).add_(4 * normal.shape[1] * _EPSILON)
+        return cls(torch.linalg.cholesky_ex(normal)[0], scale)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Apply the inverse to (B, N, k)."""
+        return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """(B, N, N)."""
+        size = self.scale.shape[1]
+        return self.solve(torch.eye(size, dtype=self.scale.dtype).expand(len(self.scale), -1, -1))
+
+    def follow(self, rows: Rows, direct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Changes of the coordinates by least squares, for changes of the rows (B, k, rows) with the coordinates held.
+
+        By normal equations, and a step of refinement.
+
+        Args:
+            rows: whose normal matrix this is.
+            direct: the changes.
+
+        Returns:
+            changes of the coordinates (B, k, N), the last part of them, and the rows (B, k, rows) before it.
+        """
+        following = -self.solve(rows.adjoint(direct).mT).mT
+        projected = direct + rows.apply(following)
+        correction = -self.solve(rows.adjoint(projected).mT).mT
+        return following + correction, correction, projected
+
+    def projected(self, rows: Rows, direct: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes of the coordinates (B, k, N), see `follow`, and of the rows (B, k, rows) with them.
+
+        These are orthogonal to the columns of the coordinates, as sums of data and physics parts: no difference of
+        large numbers is taken.
+        """
+        following, correction, before = self.follow(rows, direct)
+        return following, before + rows.apply(correction)
+
+
+@dataclass(frozen=True)
 class Point:
     """The objective at given parameters, the readouts eliminated.
 
@@ -103,65 +188,32 @@ class Point:
         thetas: (B, Q) parameter functions of the equation there.
         coordinates: (B, N) of the best readouts, see `Physics`.
         residual: (B, rows) of all rows, see `Rows`.
-        factor: (B, N, N) Cholesky factor of their normal matrix, scaled.
-        scale: (B, N) of its rows and columns.
+        solver: of their normal matrix.
     """
 
     parameters: Tensor
     thetas: Tensor
     coordinates: Tensor
     residual: Tensor
-    factor: Tensor
-    scale: Tensor
+    solver: NormalSolver
 
     @property
     def objective(self) -> Tensor:
         return self.residual.square().sum(1)
 
-    def solve(self, right: Tensor) -> Tensor:
-        """Apply the inverse of the coordinates' normal matrix to (B, N, k)."""
-        return self.scale[..., None] * torch.cholesky_solve(self.scale[..., None] * right, self.factor)
-
-    @cached_property
-    def inverse(self) -> Tensor:
-        """(B, N, N) inverse of the coordinates' normal matrix."""
-        size = self.coordinates.shape[1]
-        return self.solve(torch.eye(size, dtype=self.coordinates.dtype).expand(len(self.coordinates), -1, -1))
-
 
 def eliminate(online: Online, parameters: Tensor, weights: Weights) -> Point:
     """Best readouts for given parameters: normal equations, then one step of refinement on their roots."""
     rows = Rows(online, online.physics.thetas(parameters), weights)
-    right = rows.target(parameters)
-    normal = rows.normal()
-    diagonal = normal.diagonal(dim1=1, dim2=2).clamp_min(_TINY)
-    scale = diagonal.rsqrt()
-    normal = normal * scale[:, None] * scale[..., None]
-    normal.diagonal(dim1=1, dim2=2).add_(4 * normal.shape[1] * _EPSILON)
-    factor, _ = torch.linalg.cholesky_ex(normal)
-    coordinates = normal.new_zeros(len(normal), normal.shape[1])
-    point = Point(parameters, rows.thetas, coordinates, -right, factor, scale)
-    residual = -right
-    for _ in range(2):
-        coordinates = coordinates - point.solve(rows.adjoint(residual[:, None]).mT).squeeze(2)
-        residual = rows.apply(coordinates[:, None]).squeeze(1) - right
-    return replace(point, coordinates=coordinates, residual=residual)
+    right, solver = rows.target(parameters), NormalSolver.of(rows.normal())
+    following, residual = solver.projected(rows, -right[:, None])
+    return Point(parameters, rows.thetas, following.squeeze(1), residual.squeeze(1), solver)
 
 
-def reduced_jacobian(online: Online, point: Point, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Derivatives by the parameters with the readouts following: of their coordinates, and of the residual.
+def reduced_jacobian(online: Online, point: Point, weights: Weights) -> Tensor:
+    """(B, rows, P) derivative of the residual by the parameters with the readouts following.
 
-    The residual's derivative is projected on the complement of the readouts' columns (Kaufman's form of
-    variable projection), as a sum of data and physics parts: no difference of large numbers is taken.
+    It is projected on the complement of the readouts' columns: Kaufman's form of variable projection.
     """
     rows = Rows(online, point.thetas, weights)
-    slope = online.physics.operator_slope(point.parameters, point.coordinates) * online.free[:, None]
-    kinds = [slope.new_zeros(len(slope), slope.shape[2], size) for size in rows.sizes]
-    kinds[1] = (slope * weights.physics[:, None, None]).mT
-    if online.priors.informative:
-        kinds[4] = torch.diag_embed(online.priors.slope(point.parameters).where(online.free > 0, 0.0))
-    direct = torch.cat(kinds, dim=2)
-    following = -point.solve(rows.adjoint(direct).mT)
-    projected = direct + rows.apply(following.mT)
-    correction = point.solve(rows.adjoint(projected).mT)
-    return following - correction, (projected - rows.apply(correction.mT)).mT
+    return point.solver.projected(rows, rows.slope(point.parameters, point.coordinates))[1].mT

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ipbasis.offline.artefact import Accuracy
 from ipbasis.search.elimination import Point, eliminate, reduced_jacobian
+from ipbasis.search.marginal import Marginal, marginal
 from ipbasis.search.online import Online
-from ipbasis.search.own_term import OwnTerm, own_term
-from ipbasis.search.rows import merge, select
+from ipbasis.search.own_term import OwnTerm, own_term, worst_objective
+from ipbasis.search.rows import chunks, gather, merge, put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
 from ipbasis.search.starts import best_start
@@ -22,6 +23,8 @@ _GAIN = 1e-4  # decrease of the objective, in units of χ², that is not worth a
 _ROUGH, _UNDAMPED = 1e-3, 1e-9
 _HOPELESS = 1e8  # damping, at which a step is too short to move an estimate
 _POOR, _GOOD = 0.4, 0.9  # share of the predicted decrease that came about, at which the damping rises or falls
+_NEAR = 0.5  # of the worst that the physics may leave of itself, from which on that may be why a search ends
+_STEPS, _SHORTEST = 10, 1e-3  # to settle, at most, and share of a step that is tried at least
 _EPSILON, _TINY = torch.finfo(torch.float64).eps, torch.finfo(torch.float64).tiny
 
 
@@ -39,7 +42,7 @@ def _minimise(
     point = eliminate(part, parameters, part_weights)
     own = own_term(part, parameters, part_weights, accuracy)
     for _ in range(settings.iterations):
-        _, jacobian = reduced_jacobian(part, point, part_weights)
+        jacobian = reduced_jacobian(part, point, part_weights)
         scaled, scaled_own = jacobian * width, own.scaled(width)
         gradient = (scaled.mT @ point.residual[..., None]).squeeze(2) - scaled_own.gradient
         free = part.free * ~part.priors.blocked(point.parameters, gradient)
@@ -80,9 +83,9 @@ def _minimise(
 def _misfit(online: Online, point: Point, weights: Weights) -> tuple[Tensor, Tensor]:
     """(B,) squared data misfit in units of the data weights, and observations less the effective unknowns."""
     inside = point.residual[:, : online.data_target[0].numel()].square().sum(1) / weights.data.square()
-    used = online.data_trace(point.inverse).sum(1) * weights.data.square() + online.free.sum(1)
+    used = online.data_trace(point.solver.inverse).sum(1) * weights.data.square() + online.free.sum(1)
     if online.priors.informative:  # what a distribution tells of a parameter the data need not
-        _, jacobian = reduced_jacobian(online, point, weights)
+        jacobian = reduced_jacobian(online, point, weights)
         width = online.ranges[:, 1] - online.ranges[:, 0]
         none = online.amplitude.new_zeros(len(online), len(width))
         own = OwnTerm(none[:, 0], none, torch.diag_embed(none))
@@ -92,16 +95,44 @@ def _misfit(online: Online, point: Point, weights: Weights) -> tuple[Tensor, Ten
     return inside + online.data_rest.sum(1), online.counts.sum(1) - used
 
 
-def _remaining(online: Online, point: Point, jacobian: Tensor, own: OwnTerm) -> Tensor:
-    """(B,) what one more step would gain, in units of χ²: at rest, whatever made the search stop."""
-    width = online.ranges[:, 1] - online.ranges[:, 0]
-    undamped = torch.full_like(online.amplitude, _EPSILON**2)
-    gradient = (jacobian.mT @ point.residual[..., None]).squeeze(2) - own.gradient
-    free = online.free * ~online.priors.blocked(point.parameters, gradient)
-    scaled, own = jacobian * (width * free)[:, None], own.scaled(width * free)
-    step = damped_step(online, free, scaled, point.residual, own, undamped)
-    gained = (scaled @ step[..., None]).square().sum((1, 2))
-    return gained - torch.einsum("bp,bpq,bq->b", step, own.information, step)
+def _resting(online: Online, end: Marginal) -> Tensor:
+    """(B,) whether a step would gain nothing that matters."""
+    return end.gain < _CONVERGED * (1 + end.objective / online.counts.sum(1))
+
+
+def _open(online: Online, end: Marginal) -> Tensor:
+    """(B,) whether it would, where the data determine the parameters within their ranges: else it may lead anywhere."""
+    vague = ((online.ranges[:, 1] - online.ranges[:, 0]) / 12**0.5 < end.std) & (online.free > 0)
+    return ~_resting(online, end) & ~vague.any(1)
+
+
+def _settle(online: Online, end: Marginal, weights: Weights, worst: Tensor, iterations: Tensor) -> Marginal:
+    """Steps of Gauss and Newton to the optimum of the marginal likelihood, beside which the search ended.
+
+    What the basis leaves of the equations pulls the search where the data are few or take up a part of the domain.
+
+    Args:
+        online: the batch.
+        end: where the search ended.
+        weights: of data and physics.
+        worst: (B,) what the physics may leave of itself; where it leaves more the basis knows nothing.
+        iterations: (B,) steps so far, which are counted on.
+    """
+    width, share = online.ranges[:, 1] - online.ranges[:, 0], torch.ones_like(end.gain)
+    for _ in range(_STEPS):
+        rows = (_open(online, end) & (share > _SHORTEST)).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        part, here = online.select(rows), select(end, rows)
+        length = share[rows] / (here.step / width).abs().amax(1).clamp_min(1.0)
+        moved = part.priors.clip(here.parameters + here.step * length[:, None])
+        trial = marginal(part, torch.where(part.free > 0, moved, here.parameters), select(weights, rows))
+        before, after = ((at.alone - worst[rows]).clamp_min(0.0) + at.objective for at in (here, trial))
+        better = after < before
+        put(end, rows[better], select(trial, better))
+        share[rows] = torch.where(better, 1.0, share[rows] / 4)
+        iterations[rows] += 1
+    return end
 
 
 def gauss_newton(
@@ -143,7 +174,11 @@ def gauss_newton(
         if not len(rows):
             break
 
-    return _solution(online, parameters, std, iterations, accuracy, settings)
+    places, ended = torch.arange(len(online)), []
+    for some in chunks(len(online), online.size):
+        own = online.select(some)
+        ended.append((places[some], _solution(own, parameters[some], std[some], iterations[some], accuracy, settings)))
+    return gather(ended)
 
 
 def _solution(
@@ -156,34 +191,30 @@ def _solution(
 ) -> Solution:
     """The outcome at the parameters (B, P) where the search ended, by the noise (B,), after so many iterations (B,)."""
     weights = weights_for(online, std, accuracy, settings.physics_weight)
-    point = eliminate(online, parameters, weights)
-    misfit, freedom = _misfit(online, point, weights)
-    following, jacobian = reduced_jacobian(online, point, weights)
-    width = online.ranges[:, 1] - online.ranges[:, 0]
-    own = own_term(online, parameters, weights, accuracy)
-    counts, rest, height = online.counts.sum(1), online.data_rest.sum(1), online.data_target[0].numel()
-    remaining = _remaining(online, point, jacobian, own)
-    converged = remaining < _CONVERGED * (1 + (point.objective - own.objective) / counts)
-    covariance = parameter_covariance(online, jacobian * width, own.scaled(width)) * width * width[:, None]
-    spread = point.inverse + following @ covariance @ following.mT
+    worst = worst_objective(online, weights, accuracy)
+    end = _settle(online, marginal(online, parameters, weights), weights, worst, iterations)
+    # the way on leads where the basis knows nothing
+    held = _open(online, end) & (end.alone > _NEAR * worst)
+    pull = (end.step.abs() / end.std).nan_to_num(0.0, 0.0, 0.0).amax(1)
+    rest, spread = online.data_rest.sum(1), end.coordinates_covariance
+    used = online.data_trace(spread) * weights.data.square()[:, None]
     # a weight that is bounded beside large noise does not press the residual down to what the basis can reach
     reached = (accuracy.residual * online.amplitude * weights.physics).square().clamp_min(online.size)
-    physics = point.residual[:, height : height + online.physics.factor.shape[1]].square().sum(1)
     return Solution(
-        parameters=parameters,
-        covariance=covariance,
-        readouts=point.coordinates @ online.physics.combinations.T,
+        parameters=end.parameters,
+        covariance=end.covariance,
+        readouts=end.coordinates @ online.physics.combinations.T,
         covariances=torch.stack(online.blocks(spread), dim=1),
-        used=online.data_trace(spread) * weights.data.square()[:, None],
+        used=used,
         noise_std=std,
-        objective=point.objective - own.objective + rest / std.square(),
-        physics=physics / reached,
-        misfit=misfit,
-        freedom=freedom,
+        objective=end.objective + rest / std.square(),
+        physics=end.physics / reached,
+        misfit=end.misfit + rest,
+        freedom=(online.counts - used).sum(1),
         free_misfit=rest,
         free_freedom=online.free_freedom,
-        jump=torch.zeros_like(misfit),
-        basis_error=torch.zeros_like(misfit),
+        jump=torch.zeros_like(rest),
+        basis_error=torch.where(held, pull, 0.0),
         iterations=iterations,
-        converged=converged,
+        converged=_resting(online, end) | held,
     )

@@ -63,6 +63,10 @@ class Online:
         counts = given.to(chosen.dtype) @ (chosen != 0).to(chosen.dtype).T
         return self.physics.initial_rows, self.initial.nan_to_num(0.0) @ chosen.T, counts
 
+    def with_initial_held(self) -> "Online":
+        """The same with every initial value given: zero for those that the data are to tell."""
+        return replace(self, initial=self.initial.nan_to_num(0.0), gives_initial=self.initial.shape[1] > 0)
+
     @property
     def free_freedom(self) -> Tensor:
         """(B,) observations less the readouts that they can determine, field by field."""

@@ -43,6 +43,12 @@ class OwnTerm:
         return 2 * (self.gradient * step).sum(1) + torch.einsum("bp,bpq,bq->b", step, self.information, step)
 
 
+def worst_objective(online: Online, weights: Weights, accuracy: Accuracy) -> Tensor:
+    """(B,) up to which the physics term may be the fault of the basis."""
+    worst = accuracy.worst_residual or accuracy.residual
+    return (_KINK * worst * online.amplitude * weights.physics).square()
+
+
 def own_term(online: Online, parameters: Tensor, weights: Weights, accuracy: Accuracy) -> OwnTerm:
     """See `OwnTerm`."""
     queries, count = parameters.shape
@@ -55,8 +61,8 @@ def own_term(online: Online, parameters: Tensor, weights: Weights, accuracy: Acc
     alone = replace(weights, data=torch.zeros_like(weights.data))
     online = replace(online, priors=online.priors.without_distributions())
     point = eliminate(online, parameters, alone)
-    _, jacobian = reduced_jacobian(online, point, alone)
-    worst = (_KINK * (accuracy.worst_residual or accuracy.residual) * online.amplitude * weights.physics).square()
+    jacobian = reduced_jacobian(online, point, alone)
+    worst = worst_objective(online, weights, accuracy)
     below = (point.objective < worst).to(parameters.dtype)
     return OwnTerm(
         torch.minimum(point.objective, worst),

@@ -47,14 +47,20 @@ def gather(parts: Sequence[tuple[Tensor, T]]) -> T:
 def put(whole: T, rows: Tensor, part: T) -> None:
     """Replace the queries `rows` of the whole, in place, by those of a part."""
     for field in fields(whole):
-        getattr(whole, field.name)[rows] = getattr(part, field.name)
+        old, new = getattr(whole, field.name), getattr(part, field.name)
+        if is_dataclass(old):
+            put(old, rows, new)
+        else:
+            old[rows] = new
 
 
 def merge(old: T, new: T, moved: Tensor) -> T:
     """The new one for the queries that `moved` (B,), the old one for the others."""
 
-    def picked(name: str) -> Tensor:
+    def picked(name: str) -> Any:
         one, other = getattr(new, name), getattr(old, name)
+        if is_dataclass(one):
+            return merge(other, one, moved)
         return torch.where(moved.view(-1, *[1] * (one.ndim - 1)), one, other)
 
     return type(old)(**{field.name: picked(field.name) for field in fields(old)})

@@ -64,10 +64,23 @@ def _information(free: Tensor, jacobian: Tensor, own: OwnTerm) -> tuple[Tensor, 
     return vectors @ (values[..., None] * vectors.mT), size
 
 
+def least_squares(jacobian: Tensor, residual: Tensor, free: Tensor) -> Tensor:
+    """(B, P) step that reduces a residual (B, R) the most, for its Jacobian (B, R, P); zero where not free (B, P)."""
+    if not jacobian.shape[2]:
+        return torch.zeros_like(free)
+    solver, _ = _least_squares(jacobian, free, jacobian.new_full((len(jacobian),), _EPSILON**2))
+    return -(solver @ residual[..., None]).squeeze(2)
+
+
+def inverse_root(jacobian: Tensor, free: Tensor) -> Tensor:
+    """(B, P, P) root of the inverse of JᵀJ for a Jacobian (B, R, P); zero where not free (B, P)."""
+    return _least_squares(jacobian, free, jacobian.new_full((len(jacobian),), _EPSILON**2))[1]
+
+
 def parameter_covariance(online: Online, jacobian: Tensor, own: OwnTerm) -> Tensor:
     """(B, P, P) of the parameters, zero for known ones."""
     if not online.physics.determined:
-        _, inverse = _least_squares(jacobian, online.free, torch.full_like(online.amplitude, _EPSILON**2))
+        inverse = inverse_root(jacobian, online.free)
         return inverse @ inverse.mT
     information, size = _information(online.free, jacobian, own)
     free = online.free / size
