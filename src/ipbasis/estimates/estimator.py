@@ -162,7 +162,7 @@ class Estimator:
         """
         problem, rows = self.basis.problem, np.flatnonzero(sound & (table["status"] == "ok"))
         widths = half_widths(len(table), fit.freedom)
-        found = open_tails(fit, rows, problem.parameter_ranges, widths, self.prepared.at)
+        found = open_tails(fit, rows, problem, widths, self.prepared.at)
         names = np.array(list(problem.parameters))
         for row in np.flatnonzero(found.any(axis=1)):
             told = f"the data leave {', '.join(names[found[row]])} far more open to one side than the error bars say"

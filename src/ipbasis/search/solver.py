@@ -142,5 +142,5 @@ class GaussNewton(GaussNewtonSettings, Solver):
         self, declared: Problem, basis: Basis, errors: Errors, device: torch.device
     ) -> "LeastSquares | Windows | SpanSearch":
         if basis.solved is not None:
-            return (windows_of if len(basis.problem.coordinates) == 1 else span_search)(basis, self, errors)
+            return (windows_of if basis.transform is None else span_search)(basis, self, errors)
         return LeastSquares(basis, physics_of(basis, device), self, errors)
