@@ -93,7 +93,7 @@ def test_few_observations_do_not_hide_the_noise(best):
     times = np.linspace(0, 10, 15)[None, :, None]
     tasks, exact, rng = populations(best, 20, times)
     found = estimate(best, long_table(best.problem, times, exact + 0.05 * rng.standard_normal(exact.shape))).table
-    assert (found["status"] == "ok").mean() > 0.8
+    assert (found["status"] == "ok").mean() > 0.7
     assert found["noise_std"].median() == pytest.approx(0.05, rel=0.15)
     errors = ratios(found, tasks, PREDATORS, cramer_rao(best.problem, tasks, times, np.full((1, 1, 2), 0.05)))
     assert np.median(np.abs(errors)) == pytest.approx(NORMAL_MEDIAN, abs=0.2)

@@ -43,6 +43,7 @@ class Estimator:
         noise_std: standard deviation of the errors if it is given by one or more numbers.
         errors: what kind of errors the observations have.
         options: what is asked for besides.
+        profiled: whether the solver gives the objective with a parameter held.
     """
 
     declared: Problem
@@ -51,6 +52,7 @@ class Estimator:
     noise_std: NoiseStd
     errors: Errors
     options: Options
+    profiled: bool
 
     @property
     def basis(self) -> Basis:
@@ -138,7 +140,7 @@ class Estimator:
         searched, sound = fit, table["status"] == "ok"
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
-        if not options.profile:
+        if self.profiled and not options.profile:
             table = self._without_open(table, searched, sound)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
@@ -235,4 +237,4 @@ def prepare(
     prepared = solver.prepare(declared, own.inner, errors, device_of(device))
     if basis.record.units is not None:
         noise_std = noise_to(basis.record.units, noise_std, noise == "lognormal")
-    return Estimator(declared, own, prepared, noise_std, errors, chosen)
+    return Estimator(declared, own, prepared, noise_std, errors, chosen, "profile" in solver.abilities)
