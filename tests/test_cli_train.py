@@ -57,7 +57,6 @@ def test_ctrl_c_keeps_the_best_basis_so_far_and_says_how_to_go_on(problem, tmp_p
     [
         (["--accuracy", "2"], "accuracy 2: a relative error between 0 and 1 is right"),
         (["--minutes", "0"], "minutes 0: a time above zero is right"),
-        (["--features", "chebyshev"], "decay has one coordinate"),
     ],
 )
 def test_wrong_options_end_in_one_line(problem, tmp_path, options, reason):

@@ -33,7 +33,7 @@ from pipelines.report.outputs import write_figure, write_table
 from pipelines.studies.queries import best_basis
 
 STATUSES = ("ok", "not_identifiable", "out_of_range", "poor_fit", "poor_basis", "failed")
-_CONFIDENCE = 0.95
+_HALF_WIDTH = norm.isf(0.025)  # of a 95 % interval, in error bars
 # columns by which cells are formed: of each problem, and of all problems together
 CELLS = (
     *((name,) for name in ("problem", "part", "noise", "points", "variant")),
@@ -249,19 +249,18 @@ def _judged(study: Calibration, basis: Basis, units: Units, queries: Queries) ->
         table[name] /= scale
     variant = study.variants[queries.variant]
     estimates = estimate(basis, table, **variant.options)
-    true = tasks.parameters
-
-    def within(confidence: float) -> np.ndarray:
-        low, high = estimates.intervals(confidence)
-        return (low <= true) & (true <= high)
-
-    certain = 1 - 2 * norm.sf(study.wrong)
+    names = list(own.parameters)
+    found, low, high = (estimates.table[[f"{name}{end}" for name in names]].to_numpy() for end in ("", "_low", "_high"))
+    off = tasks.parameters - found
+    share = np.abs(off) / np.where(off > 0, high - found, found - low)  # of the interval to that side
+    given = off == 0
+    share[given] = 0.0
     return queries.about.assign(
         variant=queries.variant,
         status=estimates.table["status"].to_numpy(),
         message=estimates.table["message"].to_numpy() if "message" in estimates.table else "",
-        covered=within(_CONFIDENCE).mean(axis=1),
-        wrong=~within(certain).all(axis=1),
+        covered=(share <= 1).mean(axis=1),
+        wrong=~(share <= study.wrong / _HALF_WIDTH).all(axis=1),
     )
 
 
@@ -269,8 +268,8 @@ def cells(table: pd.DataFrame, least: int) -> pd.DataFrame:
     """Scores by cell, see `CELLS`.
 
     ``coverage``: of the queries that are ok, the share of the 95 % intervals that hold the truth, mean over the
-    parameters. ``wrong_ok``: share of them of which an interval of four error bars misses it. Then the share of each
-    status.
+    parameters. ``wrong_ok``: share of them of which an interval longer by so much that it would be of four error bars
+    misses it. Then the share of each status.
 
     Args:
         table: one row per query.

@@ -23,7 +23,9 @@ from ipbasis.observations.long_form import Batch, Observations
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem
 from ipbasis.search.noise import Errors, NoiseStd, check_noise_std, check_sizes, noise_of
+from ipbasis.search.priors import priors_of
 from ipbasis.search.reweighting import Fit
+from ipbasis.search.rows import select
 from ipbasis.search.solver import Prepared, Solver
 
 _BATCH_SHARED = 50  # queries from which on threads share them
@@ -141,7 +143,7 @@ class Estimator:
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
         if self.profiled and not options.profile:
-            table = self._without_open(table, searched, sound)
+            table = self._with_open_intervals(table, searched, sound)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
         units = self.outer.record.units
@@ -154,8 +156,8 @@ class Estimator:
         widths = half_widths(len(fit.batch.queries), fit.freedom)
         return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
 
-    def _without_open(self, table: pd.DataFrame, fit: Fit, sound: pd.Series) -> pd.DataFrame:
-        """The table, in which estimates are no longer ok whose intervals say too little.
+    def _with_open_intervals(self, table: pd.DataFrame, fit: Fit, sound: pd.Series) -> pd.DataFrame:
+        """The table with profile intervals where those of the error bars say too little, and what is open no longer ok.
 
         Args:
             table: of the estimates.
@@ -165,10 +167,25 @@ class Estimator:
         problem, rows = self.basis.problem, np.flatnonzero(sound & (table["status"] == "ok"))
         widths = half_widths(len(table), fit.freedom)
         found = open_tails(fit, rows, problem, widths, self.prepared.at)
-        names = np.array(list(problem.parameters))
-        for row in np.flatnonzero(found.any(axis=1)):
-            told = f"the data leave {', '.join(names[found[row]])} far more open to one side than the error bars say"
-            table.loc[row, ["status", "message"]] = "not_identifiable", f"{told}; profile gives the intervals"
+        rows = np.flatnonzero(found.any(axis=1))
+        if not len(rows):
+            return table
+        parts = {name: select(getattr(fit, name), rows) for name in ("solution", "noise")}
+        part = replace(fit, batch=fit.batch.select(rows), **parts)
+        priors, names = priors_of(problem), np.array(list(problem.parameters))
+        ends = profile_intervals(part, problem.parameter_ranges, widths[rows], self.prepared.at)
+        least, most = priors.low.numpy(), priors.high.numpy()
+        low, high = (end.clip(least, most) for end in ends)
+        for suffix, end in (("_low", low), ("_high", high)):
+            table.loc[rows, [name + suffix for name in names]] = end
+        beyond = found[rows] & ((low <= least) | (high >= most))
+        for row, own, without in zip(rows, found[rows], beyond, strict=True):
+            if without.any():
+                told = f"the data leave {', '.join(names[without])} open to one side"
+                table.loc[row, ["status", "message"]] = "not_identifiable", told
+            else:
+                told = f"the data leave {', '.join(names[own])} more open to one side: intervals of the profile"
+                table.loc[row, "message"] = told
         return table
 
     def _by_reference(self, fit: Fit, table: pd.DataFrame) -> tuple[pd.DataFrame, Fit]:
