@@ -45,7 +45,6 @@ class Estimator:
         noise_std: standard deviation of the errors if it is given by one or more numbers.
         errors: what kind of errors the observations have.
         options: what is asked for besides.
-        profiled: whether the solver gives the objective with a parameter held.
     """
 
     declared: Problem
@@ -54,7 +53,6 @@ class Estimator:
     noise_std: NoiseStd
     errors: Errors
     options: Options
-    profiled: bool
 
     @property
     def basis(self) -> Basis:
@@ -142,7 +140,7 @@ class Estimator:
         searched, sound = fit, table["status"] == "ok"
         if options.resimulate or options.polish:
             table, fit = self._by_reference(fit, table)
-        if self.profiled and not options.profile:
+        if self.prepared.has_likelihood and not options.profile:
             table = self._with_open_intervals(table, searched, sound)
         if options.correlations:
             table = table.assign(**correlation_columns(self.basis.problem, fit.solution))
@@ -254,4 +252,4 @@ def prepare(
     prepared = solver.prepare(declared, own.inner, errors, device_of(device))
     if basis.record.units is not None:
         noise_std = noise_to(basis.record.units, noise_std, noise == "lognormal")
-    return Estimator(declared, own, prepared, noise_std, errors, chosen, "profile" in solver.abilities)
+    return Estimator(declared, own, prepared, noise_std, errors, chosen)

@@ -29,6 +29,11 @@ class Prepared:
         """(K, r) takes the unknowns of a field to its readouts; None if the solver gives no error bars."""
         return None
 
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether the objective, a parameter held, is the likelihood of solutions, with no weight that a search chose."""
+        return False
+
     def solve(self, batch: Batch, noise: Noise) -> Fit:
         """Estimates of a batch."""
         raise NotImplementedError
@@ -59,6 +64,10 @@ class InRounds(Prepared):
     """
 
     errors: Errors
+
+    @property
+    def has_likelihood(self) -> bool:
+        return True
 
     def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
         """Estimates of a batch by least squares.

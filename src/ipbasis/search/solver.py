@@ -105,6 +105,10 @@ class LeastSquares(OnPhysics, InRounds):
     errors: Errors
     optional: Tensor | None = None
 
+    @property
+    def has_likelihood(self) -> bool:
+        return isinstance(self.physics, AffinePhysics)
+
     def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
         # found on the device that the equations are on
         device = self.physics.combinations.device
