@@ -31,7 +31,7 @@ class Prepared:
 
     @property
     def has_likelihood(self) -> bool:
-        """Whether the objective, a parameter held, is the likelihood of solutions, with no weight that a search chose."""
+        """Whether the objective, a parameter held, is the likelihood of solutions, with no weight of a search."""
         return False
 
     def solve(self, batch: Batch, noise: Noise) -> Fit:
