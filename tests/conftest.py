@@ -17,6 +17,17 @@ COMPRESSION = CompressionSettings(tasks=300, tolerance=1e-10, seed=1)
 TRUNK = TrunkSettings(width=40, depth=4, dtype="float64")
 
 
+DECAY = """
+# First-order decay
+name: decay
+coordinates: {t: [0, 2]}
+fields: [u, w]
+parameters: {k: {range: [0.5, 2], scale: log}}
+equations: ["u_t + k*u", "w_t - k*u"]
+initial: {u: [1, 2], w: "0"}
+"""
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Global generators start the same for every test, and the number type stays what it was."""
@@ -25,6 +36,13 @@ def _seeded():
     before = torch.get_default_dtype()
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def decay_file(tmp_path):
+    path = tmp_path / "decay.yaml"
+    path.write_text(DECAY)
+    return path
 
 
 @pytest.fixture

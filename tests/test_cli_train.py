@@ -9,36 +9,20 @@ from ipbasis import Basis
 from ipbasis.cli import main
 from ipbasis.offline import train as home
 
-PROBLEM = """
-name: decay
-coordinates: {t: [0, 2]}
-fields: [u]
-parameters: {k: {range: [0.5, 2], scale: log}}
-equations: ["u_t + k*u"]
-initial: {u: [1, 2]}
-"""
-
-
-@pytest.fixture
-def problem(tmp_path):
-    path = tmp_path / "decay.yaml"
-    path.write_text(PROBLEM)
-    return path
-
 
 def run(*arguments):
     return CliRunner().invoke(main, ["train", *map(str, arguments)])
 
 
-def test_a_basis_is_trained_and_what_it_reached_is_told(problem, tmp_path):
-    done = run(problem, "--output", tmp_path / "basis")
+def test_a_basis_is_trained_and_what_it_reached_is_told(decay_file, tmp_path):
+    done = run(decay_file, "--output", tmp_path / "basis")
     assert done.exit_code == 0, done.output
     assert "relative error of unseen solutions" in done.output
     assert "asked for 0.001" in done.output
     assert Basis.load(tmp_path / "basis").record.accuracy.floor < 1e-3
 
 
-def test_ctrl_c_keeps_the_best_basis_so_far_and_says_how_to_go_on(problem, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_the_best_basis_so_far_and_says_how_to_go_on(decay_file, tmp_path, monkeypatch):
     own = home.train
 
     def interrupted(*arguments, **options):
@@ -46,7 +30,7 @@ def test_ctrl_c_keeps_the_best_basis_so_far_and_says_how_to_go_on(problem, tmp_p
         return replace(basis, record=basis.record.model_copy(update={"figures": {"interrupted": 1.0}}))
 
     monkeypatch.setattr(home, "train", interrupted)
-    done = run(problem, "--output", tmp_path / "basis")
+    done = run(decay_file, "--output", tmp_path / "basis")
     assert done.exit_code == 130
     assert done.output.splitlines()[-1] == "stopped: the same command again goes on"
     assert Basis.load(tmp_path / "basis").problem.name == "decay"
@@ -59,8 +43,8 @@ def test_ctrl_c_keeps_the_best_basis_so_far_and_says_how_to_go_on(problem, tmp_p
         (["--minutes", "0"], "minutes 0: a time above zero is right"),
     ],
 )
-def test_wrong_options_end_in_one_line(problem, tmp_path, options, reason):
-    done = run(problem, "--output", tmp_path / "basis", *options)
+def test_wrong_options_end_in_one_line(decay_file, tmp_path, options, reason):
+    done = run(decay_file, "--output", tmp_path / "basis", *options)
     assert done.exit_code == 2
     assert reason in done.output
     assert len(done.output.splitlines()) == 1

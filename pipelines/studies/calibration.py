@@ -4,21 +4,21 @@ A query has its parameters, a part of the domain in which it is observed, a numb
 is observed and told besides (`Variant`). Every problem stands in units drawn at random.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.stats import norm
 
-from ipbasis.errors import InputError
 from ipbasis.estimates.estimate import estimate
+from ipbasis.estimates.units import observations_to
 from ipbasis.evaluation.calibration_figure import plot_calibration
+from ipbasis.observations.long_form import check_observations
 from ipbasis.observations.simulate import long_table
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.train import train
@@ -28,11 +28,10 @@ from ipbasis.reference.solutions import solutions_or_nan
 from ipbasis.simulation.simulate import TOLERANCE
 from ipbasis.tracking import Tracker
 from pipelines.common import side_by_side
-from pipelines.configuration import settings_of
 from pipelines.report.outputs import write_figure, write_table
+from pipelines.studies.problems import STATUSES, ProblemsStudy
 from pipelines.studies.queries import best_basis
 
-STATUSES = ("ok", "not_identifiable", "out_of_range", "poor_fit", "poor_basis", "failed")
 _HALF_WIDTH = norm.isf(0.025)  # of a 95 % interval, in error bars
 # columns by which cells are formed: of each problem, and of all problems together
 CELLS = (
@@ -63,15 +62,10 @@ class Variant(Declared):
     options: dict[str, Any] = {}
 
 
-class Calibration(Declared):
+class Calibration(ProblemsStudy):
     """Settings of the study, see ``conf/calibration.yaml``.
 
     Args:
-        seed: of all that is drawn.
-        profile: its name.
-        threads: problems that are done side by side.
-        problems: by name.
-        chosen: of them; None for all.
         best: those of which the published bases are taken, in their own units, where they are trained apart.
         tasks: different ones of each problem, by number of coordinates.
         parts: of the first coordinate that are observed, as shares of it.
@@ -79,17 +73,10 @@ class Calibration(Declared):
         points: numbers of observations.
         variants: what is observed and told; each task takes one, in turn.
         decades: units are drawn from so many powers of ten in either direction.
-        accuracy: relative error of unseen solutions that a training is asked for.
-        minutes: that it may take.
         wrong: error bars that an estimate must be off to count as wrong.
         bars: what is aimed at.
     """
 
-    seed: int
-    profile: str
-    threads: PositiveInt
-    problems: dict[str, Problem]
-    chosen: list[str] | None
     best: list[str]
     tasks: dict[int, PositiveInt]
     parts: dict[str, tuple[float, float]]
@@ -97,29 +84,17 @@ class Calibration(Declared):
     points: list[PositiveInt]
     variants: dict[str, Variant]
     decades: NonNegativeFloat
-    accuracy: PositiveFloat
-    minutes: PositiveFloat
     wrong: PositiveFloat
     bars: dict[str, float]
 
-    @model_validator(mode="after")
-    def _check(self) -> "Calibration":
-        for kind, names in (("chosen", self.chosen or []), ("best", self.best)):
-            for name in names:
-                if name not in self.problems:
-                    raise ValueError(f"{kind}: there is no problem {name!r}; there are {', '.join(self.problems)}")
-        return self
+    @property
+    def named(self) -> Mapping[str, Iterable[str]]:
+        return {**super().named, "best": self.best}
 
     @property
     def name(self) -> str:
         """In the place of a problem's."""
         return "calibration"
-
-    @classmethod
-    def parsed(cls, config: DictConfig) -> Self:
-        """What Hydra composed from ``conf/calibration.yaml``."""
-        values = settings_of(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
-        return cls(**{**values, "profile": values["profile"]["name"]})
 
 
 def drawn_units(problem: Problem, decades: float, rng: np.random.Generator) -> Units:
@@ -237,28 +212,18 @@ def answers(study: Calibration, name: str) -> pd.DataFrame:
 
 def _judged(study: Calibration, basis: Basis, units: Units, queries: Queries) -> pd.DataFrame:
     """The estimates of some queries beside the truth, both in the units of the basis."""
-    own = basis.problem
-    table, tasks = queries.observations.copy(), units.tasks_to(own, queries.tasks)
-    table[[*own.coordinates]] = units.points_to(table[[*own.coordinates]].to_numpy())
-    for field, scale in units.fields.items():
-        for column in (field, f"{field}_std"):
-            if column in table:
-                table[column] /= scale
-    free = [name for name in own.known_names[len(own.parameters) :] if name in table]
-    for name, scale in zip(free, units.initial_scales(own.free_initial), strict=False):
-        table[name] /= scale
-    variant = study.variants[queries.variant]
-    estimates = estimate(basis, table, **variant.options)
+    declared, own = study.problems[basis.problem.name], basis.problem
+    given = check_observations(queries.observations, declared)
+    table, tasks = observations_to(units, declared, given, relative=False), units.tasks_to(declared, queries.tasks)
+    estimates = estimate(basis, table, **study.variants[queries.variant].options)
     names = list(own.parameters)
     found, low, high = (estimates.table[[f"{name}{end}" for name in names]].to_numpy() for end in ("", "_low", "_high"))
     off = tasks.parameters - found
     share = np.abs(off) / np.where(off > 0, high - found, found - low)  # of the interval to that side
-    given = off == 0
-    share[given] = 0.0
+    share[off == 0] = 0.0
     return queries.about.assign(
         variant=queries.variant,
         status=estimates.table["status"].to_numpy(),
-        message=estimates.table["message"].to_numpy() if "message" in estimates.table else "",
         covered=(share <= 1).mean(axis=1),
         wrong=~(share <= study.wrong / _HALF_WIDTH).all(axis=1),
     )
@@ -297,13 +262,7 @@ def cells(table: pd.DataFrame, least: int) -> pd.DataFrame:
 
 
 def work(study: Calibration, tracker: Tracker) -> None:
-    chosen = study.chosen or list(study.problems)
-    size = {name: (len(problem.coordinates), len(problem.fields)) for name, problem in study.problems.items()}
-    ordered = sorted(chosen, key=size.get, reverse=True)
-    try:
-        found = side_by_side(answers, [(study, name) for name in ordered], study.threads, "calibration")
-    except InputError as error:
-        raise InputError(f"calibration: {error}") from None
+    found = side_by_side(answers, [(study, name) for name in study.ordered], study.threads, "calibration")
     queries = pd.concat(found, ignore_index=True)
     table = cells(queries, int(study.bars["least"]))
     write_table(table, "calibration", tracker)

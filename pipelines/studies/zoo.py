@@ -1,13 +1,12 @@
 """All problems that come along, each from its equation alone: training, simulated data sets, estimates, a table."""
 
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ipbasis.errors import InputError
 from ipbasis.evaluation.zoo_figure import plot_zoo
@@ -16,8 +15,8 @@ from ipbasis.problem.declaration import Declared, Problem
 from ipbasis.simulation.simulate import simulation
 from ipbasis.tracking import Tracker
 from pipelines.common import side_by_side
-from pipelines.configuration import settings_of
 from pipelines.report.outputs import write_figure, write_table
+from pipelines.studies.problems import ProblemsStudy
 from pipelines.studies.zoo_scores import answered, basis_error, scores
 
 
@@ -33,17 +32,10 @@ class Size(Declared):
     draws: PositiveInt
 
 
-class Zoo(Declared):
+class Zoo(ProblemsStudy):
     """Settings of the study, see ``conf/zoo.yaml``.
 
     Args:
-        seed: of all that is drawn.
-        profile: its name.
-        threads: problems that are done side by side.
-        problems: by name.
-        chosen: of them; None for all.
-        accuracy: relative error of unseen solutions that a training is asked for.
-        minutes: that it may take.
         sizes: by number of coordinates.
         points: of observation, of each query.
         noise: its standard deviation, relative to the root mean square of each field of a query.
@@ -53,13 +45,6 @@ class Zoo(Declared):
         bars: what is aimed at.
     """
 
-    seed: int
-    profile: str
-    threads: PositiveInt
-    problems: dict[str, Problem]
-    chosen: list[str] | None
-    accuracy: PositiveFloat
-    minutes: PositiveFloat
     sizes: dict[int, Size]
     points: PositiveInt
     noise: NonNegativeFloat
@@ -68,24 +53,14 @@ class Zoo(Declared):
     wrong: PositiveFloat
     bars: dict[str, float]
 
-    @model_validator(mode="after")
-    def _check(self) -> "Zoo":
-        for kind, names in (("chosen", self.chosen or []), ("observed", self.observed)):
-            for name in names:
-                if name not in self.problems:
-                    raise ValueError(f"{kind}: there is no problem {name!r}; there are {', '.join(self.problems)}")
-        return self
+    @property
+    def named(self) -> Mapping[str, Iterable[str]]:
+        return {**super().named, "observed": self.observed}
 
     @property
     def name(self) -> str:
         """In the place of a problem's."""
         return "zoo"
-
-    @classmethod
-    def parsed(cls, config: DictConfig) -> Self:
-        """What Hydra composed from ``conf/zoo.yaml``."""
-        values = settings_of(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
-        return cls(**{**values, "profile": values["profile"]["name"]})
 
     def size(self, problem: Problem) -> Size:
         """Queries of a problem."""
@@ -126,11 +101,7 @@ def row(study: Zoo, name: str) -> dict[str, Any]:
 
 
 def work(study: Zoo, tracker: Tracker) -> None:
-    chosen = study.chosen or list(study.problems)
-    # what takes long first, so that no core is left with it alone
-    size = {name: (len(problem.coordinates), len(problem.fields)) for name, problem in study.problems.items()}
-    ordered = sorted(chosen, key=size.get, reverse=True)
-    table = pd.DataFrame(side_by_side(row, [(study, name) for name in ordered], study.threads, "zoo"))
+    table = pd.DataFrame(side_by_side(row, [(study, name) for name in study.ordered], study.threads, "zoo"))
     table = table.sort_values("problem", ignore_index=True)
     write_table(table, "zoo", tracker)
     write_figure(plot_zoo(table, study.bars), "zoo", tracker)

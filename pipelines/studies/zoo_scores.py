@@ -15,8 +15,8 @@ from ipbasis.problem.declaration import Problem
 from ipbasis.reference.sensitivities import linearised_solutions
 from ipbasis.reference.solutions import solutions_or_nan
 from ipbasis.simulation.simulate import TOLERANCE, Simulation
+from pipelines.studies.problems import STATUSES
 
-_STATUSES = ("ok", "not_identifiable", "out_of_range", "poor_fit", "poor_basis", "failed")
 _CONFIDENCE = 0.95
 _NORMAL_MEDIAN = 0.6745  # of the absolute value of a standard normal error
 
@@ -139,7 +139,7 @@ def scores(judged: Answered, wrong: float) -> dict[str, float]:
         "queries": len(statuses),
         "queries_per_second": len(statuses) / judged.seconds,
         "identifiable": scored.mean(),
-        **{status: float((statuses == status).mean()) for status in _STATUSES},
+        **{status: float((statuses == status).mean()) for status in STATUSES},
         "error_over_cramer_rao": float(np.median(rms)),
         "worst_error_over_cramer_rao": float(rms.max()),
         "typical_error_over_cramer_rao": float(np.median(typical)),
