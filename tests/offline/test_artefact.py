@@ -12,6 +12,7 @@ from conftest import TRUNK
 
 from ipbasis import Basis, InputError
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
+from ipbasis.features.trunk import TrunkSettings
 from ipbasis.offline.settings import BasisSettings, ProjectionSettings
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +69,15 @@ def test_other_format_version(saved):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/best")), ids=lambda path: path.parent.name)
 def test_bases_of_the_repository_have_typed_settings(path):
-    """Whether written in format 1, whose settings were groups of the pipeline, or since."""
+    """Whether written in format 1, whose settings were groups of the pipeline, or since; plain ones where none trained."""
     values, record = json.loads((path / "basis.json").read_text()), Basis.load(path).record
+    assert record.provenance.keys() == {"source", "profile", "readouts"}
+    if not isinstance(record.features, TrunkSettings):
+        assert record.settings["features"] == "chebyshev"
+        return
     assert isinstance(record.settings, BasisSettings)
     assert record.settings.quadrature_points == record.quadrature_points
     assert record.settings.trunk.width == record.features.width
-    assert record.provenance.keys() == {"source", "profile", "readouts"}
     if values["format_version"] == 1:
         groups = values["settings"]
         assert record.provenance["profile"] == groups["profile"]["name"]

@@ -127,17 +127,19 @@ def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
     experiment = client.get_experiment_by_name("ipbasis").experiment_id
     found = client.search_runs([experiment])
     (parent,) = [r for r in found if r.data.tags["role"] == "parent"]
-    stages = {r.data.tags["dvc_stage"].split("@")[0]: r for r in found if r.data.tags["role"] == "child"}
+    stages = {r.data.tags["dvc_stage"]: r for r in found if r.data.tags["role"] == "child"}
     named = {"simulate", "train", "offline", "query", "pinn", "least_squares", "compare"}
     named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput", "zoo"}
-    assert set(stages) == named | {"derivatives", "published_data"}
+    assert {name.split("@")[0] for name in stages} == named | {"derivatives", "published_data"}
     for run in stages.values():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert len(run.data.tags["git_commit"]) == 40
-    train = stages["train"].info.run_id
+    trained = {name.split("@")[1]: r.info.run_id for name, r in stages.items() if name.startswith("train@")}
+    assert {name.rsplit("-", 1)[0] for name in trained} == {problem["basis"] for problem in PROBLEMS.values()}
+    train = next(run for name, run in trained.items() if name.startswith("damped_oscillator-"))
     assert len(client.get_metric_history(train, "ipbasis_loss")) > 1
     assert client.list_artifacts(train, "basis/ipbasis")
-    assert client.list_artifacts(stages["compare"].info.run_id, "figures")
+    assert client.list_artifacts(stages[f"compare@{next(iter(PROBLEMS))}"].info.run_id, "figures")
 
 
 def elsewhere(tmp_path):
