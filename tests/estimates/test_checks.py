@@ -49,7 +49,11 @@ def test_intervals_cover_what_they_say(confidence):
         ({"bounds": np.array([[0.7, -9, -9], [9, 9, 9]])}, "not_identifiable", "drive a1 to its bound 0.7"),
         ({"jump": np.array([1.1])}, "poor_fit", "the data jump"),
         ({"basis_error": np.array([1.1])}, "poor_basis", "1.1 error bars off"),
-        ({"total": np.array([1.0])}, "poor_fit", "no more of the data than chance"),
+        ({"total": np.array([1.0])}, "not_identifiable", "no more of the data than chance"),
+        ({"freedom": np.array([3.0])}, "not_identifiable", "give noise_std"),
+        ({"freedom": np.array([3.0]), "misfit": np.array([0.03]), "noise_given": True}, "ok", ""),
+        ({"freedom": np.array([79.0]), "outliers": True}, "not_identifiable", "at least 105 observations"),
+        ({"freedom": np.array([81.0]), "outliers": True}, "ok", ""),
     ],
 )
 def test_statuses(oscillator, changes, status, reason):
@@ -76,6 +80,7 @@ def test_statuses(oscillator, changes, status, reason):
         "basis_error": np.array([0.0]),
         "converged": np.array([True]),
         "noise_given": False,
+        "outliers": False,
     }
     statuses, messages = judge(oscillator, Grounds(**{**base, **changes}))
     assert statuses == [status]

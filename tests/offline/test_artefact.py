@@ -69,7 +69,7 @@ def test_other_format_version(saved):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/best")), ids=lambda path: path.parent.name)
 def test_bases_of_the_repository_have_typed_settings(path):
-    """Whether written in format 1, whose settings were groups of the pipeline, or since; plain ones where none trained."""
+    """Whether written in format 1, whose settings were groups of the pipeline, or since; plain where none trained."""
     values, record = json.loads((path / "basis.json").read_text()), Basis.load(path).record
     assert record.provenance.keys() == {"source", "profile", "readouts"}
     if not isinstance(record.features, TrunkSettings):

@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 
 from ipbasis.errors import InputError
+from ipbasis.estimates.checks import larger_than_chance
 from ipbasis.estimates.intervals import half_widths
 from ipbasis.estimates.options import Options, check_options, device_of
 from ipbasis.estimates.polish import polish
 from ipbasis.estimates.profile import profile_intervals
-from ipbasis.estimates.resimulate import COLUMN, resimulate, with_resimulation
+from ipbasis.estimates.resimulate import COLUMN, resimulate, tasks_of, with_resimulation
 from ipbasis.estimates.solvers import solver_of
 from ipbasis.estimates.table import SUFFIXES, Ends, correlation_columns, estimates_table
 from ipbasis.estimates.tails import open_tails
@@ -25,7 +26,6 @@ from ipbasis.problem.declaration import Problem
 from ipbasis.search.noise import Errors, NoiseStd, check_noise_std, check_sizes, noise_of
 from ipbasis.search.priors import priors_of
 from ipbasis.search.reweighting import Fit
-from ipbasis.search.rows import select
 from ipbasis.search.solver import Prepared, Solver
 
 _BATCH_SHARED = 50  # queries from which on threads share them
@@ -134,12 +134,14 @@ class Estimator:
         """Table and fit of a batch."""
         noise = noise_of(batch, self.noise_std, self.declared.fields, self.errors.ordinary)
         fit, options = self.prepared.solve(batch, noise), self.options
-        table = estimates_table(
-            self.basis, fit, self._profile(fit) if options.profile else None, units=self.outer.record.units
-        )
+        table = self._table(fit, self._profile(fit) if options.profile else None)
         searched, sound = fit, table["status"] == "ok"
-        if options.resimulate or options.polish:
-            table, fit = self._by_reference(fit, table)
+        unsure = np.zeros(len(table), dtype=bool)
+        if self.errors.ordinary:
+            rejected = (table["status"] == "poor_fit").to_numpy()
+            unsure = self.prepared.unsure(fit, rejected) & (rejected | sound.to_numpy())
+        if options.resimulate or options.polish or unsure.any():
+            table, fit = self._by_reference(fit, table, unsure)
         if self.prepared.has_likelihood and not options.profile:
             table = self._with_open_intervals(table, searched, sound)
         if options.correlations:
@@ -149,10 +151,15 @@ class Estimator:
             table = table_from(units, table, batch, self._relative)
         return table.assign(**self.prepared.columns(fit)), fit
 
+    def _table(self, fit: Fit, ends: Ends | None = None, trained: bool = True) -> pd.DataFrame:
+        """The table of a fit, see `estimates_table`."""
+        outliers, units = self.errors.loss == "huber", self.outer.record.units
+        return estimates_table(self.basis, fit, ends, trained, outliers, units)
+
     def _profile(self, fit: Fit) -> Ends:
         """Ends of the profile-likelihood intervals (B, P); an estimated noise is held."""
         widths = half_widths(len(fit.batch.queries), fit.freedom)
-        return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.at)
+        return profile_intervals(fit, self.basis.problem.parameter_ranges, widths, self.prepared.beside)
 
     def _with_open_intervals(self, table: pd.DataFrame, fit: Fit, sound: pd.Series) -> pd.DataFrame:
         """The table with profile intervals where those of the error bars say too little, and what is open no longer ok.
@@ -163,15 +170,13 @@ class Estimator:
             sound: whether that was ok: where it was not, the basis does not know the likelihood of what is now.
         """
         problem, rows = self.basis.problem, np.flatnonzero(sound & (table["status"] == "ok"))
-        widths = half_widths(len(table), fit.freedom)
-        found = open_tails(fit, rows, problem, widths, self.prepared.at)
+        found = open_tails(fit, rows, problem, half_widths(len(table), fit.freedom), self.prepared.beside)
         rows = np.flatnonzero(found.any(axis=1))
         if not len(rows):
             return table
-        parts = {name: select(getattr(fit, name), rows) for name in ("solution", "noise")}
-        part = replace(fit, batch=fit.batch.select(rows), **parts)
+        part = fit.select(rows)
         priors, names = priors_of(problem), np.array(list(problem.parameters))
-        ends = profile_intervals(part, problem.parameter_ranges, widths[rows], self.prepared.at)
+        ends = self._profile(part)
         least, most = priors.low.numpy(), priors.high.numpy()
         low, high = (end.clip(least, most) for end in ends)
         for suffix, end in (("_low", low), ("_high", high)):
@@ -186,23 +191,40 @@ class Estimator:
                 table.loc[row, "message"] = told
         return table
 
-    def _by_reference(self, fit: Fit, table: pd.DataFrame) -> tuple[pd.DataFrame, Fit]:
-        """Table and fit after re-simulation and, if asked for, polish of the queries where that converges."""
-        again = resimulate(self.basis, fit)
+    def _by_reference(self, fit: Fit, table: pd.DataFrame, unsure: np.ndarray) -> tuple[pd.DataFrame, Fit]:
+        """Table and fit after re-simulation, if asked for, and polish of queries for which it is or that it decides on.
+
+        Args:
+            fit: of the basis.
+            table: of its estimates.
+            unsure: (B,) queries that polish decides on; of others it counts where it converges.
+        """
         # in the units of the fields, unless standard deviations came with the observations
         scaled = fit.own.by_observation is not None and fit.batch.std is None
-        table = with_resimulation(table, again)
-        table[COLUMN] *= table["noise_std"] if scaled else 1.0
-        if not self.options.polish:
+        if self.options.resimulate or self.options.polish:
+            table = with_resimulation(table, resimulate(self.basis, fit))
+            table[COLUMN] *= table["noise_std"] if scaled else 1.0
+        rows = np.arange(len(table)) if self.options.polish else np.flatnonzero(unsure)
+        if not len(rows):
             return table, fit
-        polished = polish(self.basis.problem, fit, again.tasks)
-        other = estimates_table(self.basis, polished.fit, trained=False, units=self.outer.record.units)
-        other = other.assign(**{COLUMN: polished.rms * (table["noise_std"] if scaled else 1.0)})
-        rows = polished.converged
-        table.loc[rows] = other.loc[rows, list(table)]
-        covariance = polished.fit.solution.covariance
-        merged = torch.where(torch.tensor(rows)[:, None, None], covariance, fit.solution.covariance)
-        return table, replace(fit, solution=replace(fit.solution, covariance=merged))
+        part = fit.select(rows)
+        polished = polish(self.basis.problem, part, tasks_of(self.basis, part))
+        now, other = polished.fit.solution, self._table(polished.fit, trained=False)
+        if COLUMN in table:
+            other[COLUMN] = polished.rms * (table["noise_std"].to_numpy()[rows] if scaled else 1.0)
+        if not fit.noise_given:
+            variance = part.own.by_query.square().numpy()
+            larger = larger_than_chance(now.misfit.numpy(), now.freedom.numpy(), variance, part.freedom)
+            told = "no solution of the equations fits the data as they scatter: does the equation hold?"
+            contradicted = larger & unsure[rows] & (other["status"] == "ok")
+            other.loc[contradicted, ["status", "message"]] = "poor_fit", told
+        # of equations that do not hold the fit says more, which bends them
+        stands = (other["status"] == "poor_fit") & (table["status"].to_numpy()[rows] == "poor_fit")
+        taken = (polished.converged | unsure[rows]) & ~(unsure[rows] & stands.to_numpy())
+        table.loc[rows[taken]] = other.loc[taken, list(table)].set_index(rows[taken])
+        covariance = fit.solution.covariance.clone()
+        covariance[rows[taken]] = now.covariance[taken]
+        return table, replace(fit, solution=replace(fit.solution, covariance=covariance))
 
     def whole(self, tables: Sequence[pd.DataFrame], observations: Observations) -> pd.DataFrame:
         """The tables of all batches as one, the unusable queries in their places: ``failed``, without numbers."""

@@ -181,12 +181,15 @@ def _variance(data: _Data, cost: np.ndarray) -> np.ndarray:
 
 
 def _polish(problem: Problem, data: _Data, start: Tasks) -> tuple[np.ndarray, ...]:
-    """Unknowns (B, U), their covariance (B, U, U), cost, variance and whether it converged (B,)."""
+    """Unknowns (B, U), their covariance (B, U, U), cost, variance and whether it converged (B,).
+
+    The covariance is that where the search ended; NaN where the reference has no solution.
+    """
     width = np.ptp(problem.unknown_ranges, axis=1)
     end, converged = _minimise(problem, data, np.hstack([start.parameters, start.initial]) / width)
     noise = _variance(data, end.cost)
-    covariance = np.full((*end.unknowns.shape, len(width)), np.nan)
-    covariance[converged] = _Directions.of(select(end, converged), data.free[converged]).covariance
+    covariance, known = np.full((*end.unknowns.shape, len(width)), np.nan), np.isfinite(end.jacobian).all(axis=(1, 2))
+    covariance[known] = _Directions.of(select(end, known), data.free[known]).covariance
     return end.unknowns * width, covariance * noise[:, None, None] * np.outer(width, width), end.cost, noise, converged
 
 

@@ -15,6 +15,9 @@ from ipbasis.search.reweighting import Fit
 from ipbasis.search.rows import select
 from ipbasis.search.solution import Solution
 
+# Least squares on a batch with its noise, from solutions near by
+Solve = Callable[[Batch, Noise, Solution], Solution]
+
 _EVALUATIONS = 8  # per end at most
 _SETTLED = 2e-3  # relative error of the rise at an end, and so of its distance
 _LARGEST_GROWTH = 4.0  # of the distance from one evaluation to the next
@@ -25,7 +28,7 @@ def profile_intervals(
     fit: Fit,
     ranges: np.ndarray,
     half_widths: np.ndarray,
-    solve: Callable[[Batch, Noise], Solution],
+    solve: Solve,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided 95 % intervals from the profile of the objective.
 
@@ -36,60 +39,66 @@ def profile_intervals(
         fit: the estimates, their observations and noise.
         ranges: (P, 2) trained ranges.
         half_widths: (B,) distance of the ends in standard deviations where the objective is quadratic.
-        solve: the solver, of a batch with its noise.
+        solve: the solver, see `Solve`.
 
     Returns:
         low and high ends (B, P), infinite where the objective does not rise enough within half a width beyond range
         and estimate; the value itself for known parameters, NaN where there is no estimate.
     """
     batch, solution = fit.batch, fit.solution
-    best_fit = replace(fit, solution=solve(batch, fit.noise))
+    best_fit = replace(fit, solution=solve(batch, fit.noise, solution))
     estimates = best_fit.solution.parameters.numpy()
     std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt().numpy()
     low, high = estimates.copy(), estimates.copy()
-    for column, (start, end) in enumerate(ranges):
-        rows = np.flatnonzero(np.isnan(batch.known[:, column]))
-        if not len(rows):
-            continue
-        centre, both = estimates[rows, column], np.concatenate([rows, rows])
-        sign = np.repeat([-1.0, 1.0], len(rows))
-        reach = np.concatenate(reaches(centre, start, end))
+    rows, columns, sign, reach = both_ways(*np.nonzero(np.isnan(batch.known)), estimates, ranges)
+    if not len(rows):
+        return low, high
 
-        def rise(some: np.ndarray, distance: np.ndarray, both=both, sign=sign, column=column) -> np.ndarray:
-            """Root of the objective's rise in units of that at the ends."""
-            queries = both[some]
-            return risen(best_fit, queries, column, sign[some] * distance, solve) / half_widths[queries]
+    def rise(some: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        """Root of the objective's rise in units of that at the ends."""
+        queries = rows[some]
+        return risen(best_fit, queries, columns[some], sign[some] * distance, solve) / half_widths[queries]
 
-        distance = _distances(rise, half_widths[both] * std[both, column], reach)
-        low[rows, column], high[rows, column] = np.split(estimates[both, column] + sign * distance, 2)
+    ends = estimates[rows, columns] + sign * _distances(rise, half_widths[rows] * std[rows, columns], reach)
+    for end, own in ((low, sign < 0), (high, sign > 0)):
+        end[rows[own], columns[own]] = ends[own]
     return low, high
 
 
-def reaches(estimates: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far down and up from estimates (n,) of a parameter the basis may be trusted, by the ends of its range."""
-    beyond = _SLACK * (high - low)
-    return estimates - np.minimum(low, estimates) + beyond, np.maximum(high, estimates) - estimates + beyond
+def both_ways(
+    rows: np.ndarray, columns: np.ndarray, estimates: np.ndarray, ranges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Queries, parameters, signs of the direction, and how far the basis may be trusted there: (2 n,) each.
+
+    Args:
+        rows, columns: (n,) queries and parameters.
+        estimates: (B, P).
+        ranges: (P, 2) trained ranges.
+    """
+    low, high = (np.concatenate([end, end]) for end in ranges[columns].T)
+    rows, columns, sign = np.tile(rows, 2), np.tile(columns, 2), np.repeat([-1.0, 1.0], len(rows))
+    centre = estimates[rows, columns]
+    inside = np.where(sign < 0, centre - np.minimum(low, centre), np.maximum(high, centre) - centre)
+    return rows, columns, sign, inside + _SLACK * (high - low)
 
 
-def risen(
-    fit: Fit, rows: np.ndarray, column: int, distance: np.ndarray, solve: Callable[[Batch, Noise], Solution]
-) -> np.ndarray:
+def risen(fit: Fit, rows: np.ndarray, columns: np.ndarray, distance: np.ndarray, solve: Solve) -> np.ndarray:
     """Root of the rise of the objective, minimised over everything else, with a parameter moved away and held.
 
     Args:
         fit: the estimates, their observations and noise.
-        rows: (n,) of the queries.
-        column: of the parameter.
+        rows, columns: (n,) queries and parameters.
         distance: (n,) from the estimate.
-        solve: the solver, of a batch with its noise.
+        solve: the solver, see `Solve`.
 
     Returns:
         (n,) in standard errors where the objective is quadratic.
     """
     batch = fit.batch.select(rows)
     held = batch.known.copy()
-    held[:, column] = fit.solution.parameters.numpy()[rows, column] + distance
-    objective = solve(replace(batch, known=held), select(fit.noise, rows)).objective.numpy()
+    held[np.arange(len(rows)), columns] = fit.solution.parameters.numpy()[rows, columns] + distance
+    near = select(fit.solution, rows)
+    objective = solve(replace(batch, known=held), select(fit.noise, rows), near).objective.numpy()
     return np.sqrt(np.maximum(objective - fit.solution.objective.numpy()[rows], 0))
 
 

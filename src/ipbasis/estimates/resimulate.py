@@ -22,7 +22,7 @@ class Resimulation:
     """Reference solutions of a batch at its estimates.
 
     Args:
-        tasks: the estimates as tasks (B), initial values from the fitted solutions.
+        tasks: the estimates as tasks (B), see `tasks_of`.
         rms: (B,) root mean square of data minus re-simulation over the observed values, in units of the given
             standard deviations of the observations if there are any, else in that of the fields; NaN where the
             reference has no solution.
@@ -64,6 +64,13 @@ def fitted_initial_values(basis: Basis, readouts: torch.Tensor) -> np.ndarray:
     return torch.stack(columns, dim=1).numpy() if jets else np.empty((len(readouts), 0))
 
 
+def tasks_of(basis: Basis, fit: Fit) -> Tasks:
+    """The estimates of a fit as tasks, initial values from the fitted solutions."""
+    fitted = fitted_initial_values(basis, fit.solution.readouts.double())
+    initial = np.where(np.isnan(fit.batch.initial), fitted, fit.batch.initial)
+    return Tasks(fit.solution.parameters.double().numpy(), initial)
+
+
 def resimulate(basis: Basis, fit: Fit) -> Resimulation:
     """Solve the equations by the reference solver at the estimates, and compare with the data.
 
@@ -74,10 +81,7 @@ def resimulate(basis: Basis, fit: Fit) -> Resimulation:
         basis: of a problem with a reference solver.
         fit: the estimates, and the observations they were fitted to.
     """
-    batch, solution = fit.batch, fit.solution
-    fitted = fitted_initial_values(basis, solution.readouts.double())
-    initial = np.where(np.isnan(batch.initial), fitted, batch.initial)
-    tasks = Tasks(solution.parameters.double().numpy(), initial)
+    batch, solution, tasks = fit.batch, fit.solution, tasks_of(basis, fit)
     left = np.where(batch.observed, batch.values - solutions_or_nan(basis.problem, tasks, batch.points), 0.0)
     weights = fit.own.weights(torch.as_tensor(batch.observed)).numpy()
     rms = np.sqrt(np.square(left * weights).sum((1, 2)) / batch.observed.sum((1, 2)))

@@ -23,7 +23,12 @@ SUFFIXES = ("", "_std", "_low", "_high")  # of a parameter's columns
 
 
 def estimates_table(
-    basis: Basis, fit: Fit, ends: Ends | None = None, trained: bool = True, units: Units | None = None
+    basis: Basis,
+    fit: Fit,
+    ends: Ends | None = None,
+    trained: bool = True,
+    outliers: bool = False,
+    units: Units | None = None,
 ) -> pd.DataFrame:
     """The estimates of a batch, in the units of the basis.
 
@@ -32,12 +37,13 @@ def estimates_table(
         fit: the estimates and what they were fitted to.
         ends: (B, P) each, of the intervals; None for those from the covariance.
         trained: whether the estimates rest on the basis, and so on its trained ranges.
+        outliers: whether the loss expects some.
         units: of the basis, in which messages are to be told.
     """
     problem, solution, priors = basis.problem, fit.solution, priors_of(basis.problem)
     values, std = solution.parameters.numpy(), _std(fit)
     low, high = _within_bounds(fit, priors, ends or intervals(values, std, fit.freedom))
-    statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained), units)
+    statuses, messages = judge(problem, _grounds(basis, fit, priors, (low, high), trained, outliers), units)
     columns: dict[str, object] = {"query": fit.batch.queries}
     for j, name in enumerate(problem.parameters):
         parts = zip(SUFFIXES, (values, std, low, high), strict=True)
@@ -78,7 +84,7 @@ def _noise_std(fit: Fit) -> np.ndarray:
     return np.sqrt(squares.sum(1) / counts.sum(1))
 
 
-def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) -> Grounds:
+def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool, outliers: bool) -> Grounds:
     """What the statuses are judged by; misfits in units of the weights of the fit's noise."""
     batch, solution, known = fit.batch, fit.solution, _known(fit)
     observed = torch.as_tensor(batch.observed)
@@ -107,6 +113,7 @@ def _grounds(basis: Basis, fit: Fit, priors: Priors, ends: Ends, trained: bool) 
         basis_error=np.maximum(solution.basis_error.numpy(), _local_error(basis, fit, size) if trained else 0.0),
         converged=solution.converged.numpy(),
         noise_given=fit.noise_given,
+        outliers=outliers,
     )
 
 

@@ -151,6 +151,10 @@ class ForwardMap:
         """(B, F, K, m) readouts of coordinates (B, N, m)."""
         return self.energy @ coordinates.unflatten(1, (self.fields, -1))
 
+    def coordinates(self, readouts: Tensor) -> Tensor:
+        """(B, N) coordinates of readouts (B, F K)."""
+        return (readouts.unflatten(1, (self.fields, -1)) @ torch.linalg.pinv(self.energy).mT).flatten(1)
+
     def solve(self, unknowns: Tensor, near: SolvedTasks) -> SolvedTasks:
         """Solutions of tasks (B, U) from those of other tasks, as near as may be."""
         ahead = (near.slopes @ (unknowns - near.unknowns)[..., None]).squeeze(2)

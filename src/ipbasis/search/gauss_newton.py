@@ -15,6 +15,7 @@ from ipbasis.search.starts import best_start
 from ipbasis.search.steps import damped_step, parameter_covariance
 from ipbasis.search.weights import Weights, weights_for
 
+_FIRST_NOISE = 1e-2  # relative, of a search that begins at an estimate and is to find it
 _NOISE_ROUNDS = 8  # at most: the noise settles within a few
 _SETTLED = 1e-2  # relative change of the noise, itself known to no better than a few percent
 _CONVERGED = 1e-2  # gain of one more step, in units of χ², up to which the end is an optimum: 0.1 error bars
@@ -136,7 +137,11 @@ def _settle(online: Online, end: Marginal, weights: Weights, worst: Tensor, iter
 
 
 def gauss_newton(
-    online: Online, accuracy: Accuracy, settings: GaussNewtonSettings, noise_std: Tensor | None
+    online: Online,
+    accuracy: Accuracy,
+    settings: GaussNewtonSettings,
+    noise_std: Tensor | None,
+    begin: Tensor | None = None,
 ) -> Solution:
     """Estimates of all queries of a batch.
 
@@ -149,9 +154,13 @@ def gauss_newton(
         settings: of the solver.
         noise_std: (B,) standard deviation of the errors in units of the data weights, basis error included;
             None to estimate it from the misfit.
+        begin: (B, P) parameters to begin at; None to find some.
     """
     floor = accuracy.floor * online.amplitude
-    parameters, first = best_start(online, accuracy, settings)
+    if begin is None:
+        parameters, first = best_start(online, accuracy, settings)
+    else:
+        parameters, first = torch.where(online.known.isnan(), begin, online.known), _FIRST_NOISE * online.amplitude
     std = torch.maximum(first, floor) if noise_std is None else noise_std
     iterations = torch.zeros(len(online), dtype=torch.long)
     rows = torch.arange(len(online))

@@ -34,6 +34,15 @@ class Prepared:
         """Whether the objective, a parameter held, is the likelihood of solutions, with no weight of a search."""
         return False
 
+    def unsure(self, fit: Fit, rejected: np.ndarray) -> np.ndarray:
+        """(B,) queries whose estimates and error bars are to be left to solutions of the equations, not to this solver.
+
+        Args:
+            fit: of it.
+            rejected: (B,) of which it says that the equations do not hold.
+        """
+        return np.zeros(len(rejected), dtype=bool)
+
     def solve(self, batch: Batch, noise: Noise) -> Fit:
         """Estimates of a batch."""
         raise NotImplementedError
@@ -69,15 +78,20 @@ class InRounds(Prepared):
     def has_likelihood(self) -> bool:
         return True
 
-    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None, near: Solution | None = None) -> Solution:
         """Estimates of a batch by least squares.
 
         Args:
             batch: the observations.
             noise: of these, the error of the basis included.
             functions: (B or 1, n, K) at the points of observation, if they are at hand.
+            near: solutions that the search goes on from; None to search from no guess.
         """
         raise NotImplementedError
+
+    def beside(self, batch: Batch, noise: Noise, near: Solution) -> Solution:
+        """Estimates of a batch by least squares from solutions near by."""
+        return self.at(batch, noise, near=near)
 
     def solve(self, batch: Batch, noise: Noise) -> Fit:
         """Estimates of a batch."""

@@ -75,6 +75,11 @@ class Fit:
         """(B,) degrees of freedom of the noise estimate; None where the noise was given."""
         return None if self.noise_given else self.solution.freedom.numpy()
 
+    def select(self, rows: np.ndarray) -> "Fit":
+        """Some queries, without unknown terms."""
+        parts = {name: select(getattr(self, name), rows) for name in ("solution", "noise", "own", "noise_std")}
+        return replace(self, batch=self.batch.select(rows), terms=None, **parts)
+
 
 def fit_once(batch: Batch, noise: Noise, total: Noise, solution: Solution, terms: Terms | None = None) -> Fit:
     """What a solver found by one fit to the observations themselves.

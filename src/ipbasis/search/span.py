@@ -57,7 +57,7 @@ class SpanSearch(InRounds):
         size = self.basis.record.functions * len(self.basis.problem.fields)
         return max(1, _BATCH_ENTRIES // (size * (size + longest)))
 
-    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None, near: Solution | None = None) -> Solution:
         functions = observed_functions(self.basis, batch) if functions is None else functions
         asked = _asked(self, batch, noise, functions)
         within, beyond = trained_bounds(self.basis.problem), searched_bounds(self.basis.problem)
@@ -66,14 +66,25 @@ class SpanSearch(InRounds):
             part = select(asked, rows)
             return _search(self, part, _start(self, part, number, within), within)
 
-        best = searched(torch.arange(len(asked.size)), 0)
-        with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
+        if near is not None and not self.basis.problem.free_initial:  # a solution does not say those
+            best = _search(self, asked, _ended(self, asked, self._moved(near, asked)), within)
+            rows = (~best.converged).nonzero().squeeze(1)
+            if len(rows):  # too far away after all
+                put(best, rows, searched(rows, 0))
+        else:
+            best = searched(torch.arange(len(asked.size)), 0)
+            with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
         # of two places that fit as well the one in the trained range is meant; only from its ends the search goes on
         at_end = (best.unknowns <= within[0]) | (best.unknowns >= within[1])
         rows = (asked.free & at_end).any(1).nonzero().squeeze(1)
         if len(rows):
             put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond))
         return _solution(self, asked, best)
+
+    def _moved(self, near: Solution, asked: "_Asked") -> SolvedTasks:
+        """Solutions next to others, given values put in."""
+        there = self.forward.settled(near.parameters, self.forward.coordinates(near.readouts))
+        return self.forward.solve(torch.where(asked.free, near.parameters, asked.known), there)
 
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:
@@ -84,8 +95,7 @@ def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> 
     """
     forward, given = ForwardMap.of(basis), basis.solved
     unknowns = torch.cat([given.parameters, given.initial], dim=1)
-    inside = (given.readouts @ torch.linalg.pinv(forward.energy).mT).flatten(1)
-    solved = forward.settled(unknowns, inside)
+    solved = forward.settled(unknowns, forward.coordinates(given.readouts.flatten(1)))
     if not solved.found.any():
         raise InputError(
             f"{basis.problem.name}: no task is solved within the basis; more minutes or narrower ranges help"

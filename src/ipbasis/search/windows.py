@@ -68,7 +68,7 @@ class Windows(InRounds):
         columns = self.grid.coefficients.shape[2]
         return max(1, _BATCH_ENTRIES // (self.grid.windows * columns * (2 * columns + len(self.grid.orders))))
 
-    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution:
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None, near: Solution | None = None) -> Solution:
         functions = observed_functions(self.basis, batch) if functions is None else functions
         asked = _asked(self, batch, noise, functions)
         problem = self.basis.problem
@@ -78,8 +78,14 @@ class Windows(InRounds):
             part = select(asked, rows)
             return _search(self, part, _start(self, part, number), within, _LEVELS)
 
-        best = searched(torch.arange(len(asked.size)), 0)
-        with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
+        if near is not None:
+            best = _search(self, asked, _begun(asked, self._state(near)), within, _LEVELS[-1:])
+            rows = (~best.converged).nonzero().squeeze(1)
+            if len(rows):  # too far away after all
+                put(best, rows, searched(rows, 0))
+        else:
+            best = searched(torch.arange(len(asked.size)), 0)
+            with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
         # of two places that fit as well the one in the trained range is meant; only from its ends the search goes on
         rows = _at_ends(self, asked, best, within).nonzero().squeeze(1)
         if len(rows):
@@ -92,6 +98,11 @@ class Windows(InRounds):
         residual = (torch.as_tensor(batch.values) - functions @ by_field) * weights
         jump = jumps(batch.points[..., 0], residual.numpy(), asked.size.numpy(), observed.numpy())
         return replace(solution, jump=torch.as_tensor(jump))
+
+    def _state(self, solution: Solution) -> State:
+        """The state of a solution."""
+        readouts = solution.readouts.unflatten(1, (len(self.grid.orders), -1))
+        return State(*self.grid.split(readouts), solution.parameters)
 
 
 def windows_of(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> Windows:
@@ -225,8 +236,12 @@ def _nearest(windows: Windows, data: Tensor, target: Tensor, known: Tensor, init
 
 def _start(windows: Windows, asked: _Asked, number: int) -> _Ended:
     """The solved task of this number in the order of nearness, not searched yet."""
-    state, size = windows.solved[asked.nearest[:, number]], asked.size
-    given = asked.noise.isfinite()
+    return _begun(asked, windows.solved[asked.nearest[:, number]])
+
+
+def _begun(asked: _Asked, state: State) -> _Ended:
+    """A search that has not begun, at a state."""
+    size, given = asked.size, asked.noise.isfinite()
     return _Ended(
         bubbles=state.bubbles,
         states=state.states,
