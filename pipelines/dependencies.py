@@ -86,6 +86,7 @@ READS = {
     ),
     "derivatives": Reads(("problems",), own=True),
     "zoo": Reads(("problems",), own=True),
+    "calibration": Reads(("problems",), own=True),
     "published_data": _study("cases", *_keys("observations", "number", "sets")),
     "accuracy_limit": _study("drawn"),
     "convergence_basin": _study("drawn"),

@@ -47,7 +47,7 @@ def phases(parameters: Mapping) -> list[list[list[str]]]:
         [["simulate"], ["published_data"]],
         [[*trained, *query], [*pinn, "least_squares", "derivatives"]],
         [compare[::2], [*compare[1::2], "offline"]],
-        [["accuracy_limit", "basis_quality"], ["convergence_basin", "throughput", "zoo"]],
+        [["accuracy_limit", "basis_quality", "calibration"], ["convergence_basin", "throughput", "zoo"]],
     ]
 
 

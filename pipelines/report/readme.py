@@ -148,6 +148,25 @@ def zoo_table() -> str:
     return markdown(_spaced(table.assign(**whole))[["problem", *names]].rename(columns=names))
 
 
+def calibration_table() -> str:
+    """What intervals and statuses are worth over designs of all kinds, by problem, then by how queries are observed."""
+    table = pd.read_csv(REPORTS / "tables" / "calibration.csv")
+    kinds = {"problem": "problem", "part": "part", "noise": "noise", "points": "observations", "variant": "variant"}
+    table = table[table["by"].isin(kinds)].astype({"points": "Int64"})
+    table["cell"] = [f"{kinds[by]}: {table[by][row]}".replace("_", " ") for row, by in table["by"].items()]
+    for name in ("coverage", "wrong_ok", "poor_fit"):
+        table[name] *= 100
+    table["ok"] = (100 * table["ok"]).round()
+    names = {
+        "queries": "queries",
+        "ok": "ok, %",
+        "coverage": "in 95 % interval",
+        "wrong_ok": "wrong but ok, %",
+        "poor_fit": "poor fit, %",
+    }
+    return markdown(table[["cell", *names]].rename(columns={"cell": "queries of", **names}))
+
+
 def basis_table() -> str:
     """Error, cost and estimates of as many functions of each basis, ours and those that need no training."""
     quality, size, online = (
@@ -225,6 +244,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "search table": search_table,
     "throughput table": throughput_table,
     "zoo table": zoo_table,
+    "calibration table": calibration_table,
     "basis table": basis_table,
     "features table": features_table,
 }

@@ -52,6 +52,7 @@ class Variant(Declared):
         initial: whether free initial values are given.
         noise_std: whether the standard deviation of the noise is given.
         outliers: share of the observations that are off by twenty times the noise.
+        coordinates: most of a problem that is observed so.
         options: of `estimate`.
     """
 
@@ -59,6 +60,7 @@ class Variant(Declared):
     initial: bool = False
     noise_std: bool = False
     outliers: NonNegativeFloat = 0.0
+    coordinates: PositiveInt = 3
     options: dict[str, Any] = {}
 
 
@@ -90,6 +92,10 @@ class Calibration(ProblemsStudy):
     @property
     def named(self) -> Mapping[str, Iterable[str]]:
         return {**super().named, "best": self.best}
+
+    def variants_of(self, problem: Problem) -> list[str]:
+        """Names of those that a problem is observed by."""
+        return [name for name, own in self.variants.items() if len(problem.coordinates) <= own.coordinates]
 
     @property
     def name(self) -> str:
@@ -141,8 +147,9 @@ def queries_of(study: Calibration, problem: Problem) -> Iterator[Queries]:
     values = solutions_or_nan(problem, tasks, np.concatenate(place, axis=1), TOLERANCE)
     solved = np.isfinite(values).all(axis=(1, 2))
     ends = np.cumsum([0, *(number for *_, number in designs)])
-    for number, name in enumerate(study.variants):
-        rows = np.flatnonzero(solved)[number :: len(study.variants)]
+    variants = study.variants_of(problem)
+    for number, name in enumerate(variants):
+        rows = np.flatnonzero(solved)[number :: len(variants)]
         if not len(rows):
             continue
         own = Tasks(tasks.parameters[rows], tasks.initial[rows])

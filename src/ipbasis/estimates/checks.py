@@ -46,6 +46,7 @@ class Grounds:
         worst_physics: that of the worst validation task.
         jump: (B,) largest difference of neighbouring residuals in units of what chance allows.
         basis_error: (B,) error bars by which an estimate may be off for the errors of the basis there.
+        rival: (B, P) parameters far away that fit about as well; NaN where none are known.
         converged: (B,).
         noise_given: whether the noise was known.
         outliers: whether the loss expects some.
@@ -70,6 +71,7 @@ class Grounds:
     worst_physics: float
     jump: np.ndarray
     basis_error: np.ndarray
+    rival: np.ndarray
     converged: np.ndarray
     noise_given: bool
     outliers: bool
@@ -128,8 +130,9 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
 
     ``failed`` (no estimate), ``not_identifiable`` (too few data), ``out_of_range`` (the whole interval lies
     outside the trained range), ``poor_fit`` (the equation is not met), ``not_identifiable`` (at a bound), ``failed``
-    (no convergence), ``poor_basis`` (the basis is too rough to tell), ``poor_fit`` (the data are not met),
-    ``not_identifiable`` (the data leave a parameter as uncertain as its range, or tell nothing at all), ``ok``.
+    (no convergence), ``not_identifiable`` (another place fits as well), ``poor_basis`` (the basis is too rough to
+    tell), ``poor_fit`` (the data are not met), ``not_identifiable`` (the data leave a parameter as uncertain as its
+    range, or tell nothing at all), ``ok``.
 
     Args:
         problem: gives the ranges.
@@ -177,6 +180,10 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
     def undetermined(i: int) -> str:
         return f"the data do not determine {', '.join(np.array(names)[vague[i]])} within the trained range"
 
+    def other_place(i: int) -> str:
+        there = ", ".join(f"{name} = {shown(j, e.rival[i, j]):.4g}" for j, name in enumerate(names) if free[i, j])
+        return f"{there} fit about as well: tighter ranges, or a known value, would tell them apart"
+
     cases: list[tuple[np.ndarray, str, Callable[[int], str]]] = [
         (
             ~(np.isfinite(e.estimates).all(1) & np.isfinite(e.misfit)),
@@ -209,6 +216,7 @@ def judge(problem: Problem, e: Grounds, units: Units | None = None) -> tuple[lis
         ),
         (at_bound.any(1), "not_identifiable", bound_met),
         (~e.converged & ~vague.any(1), "failed", lambda i: "the search did not converge"),
+        (np.isfinite(e.rival).all(1), "not_identifiable", other_place),
         # errors of the basis that count beside the noise would be held against the equation
         (
             e.basis_error > 1,

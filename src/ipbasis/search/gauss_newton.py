@@ -224,6 +224,7 @@ def _solution(
         free_freedom=online.free_freedom,
         jump=torch.zeros_like(rest),
         basis_error=torch.where(held, pull, 0.0),
+        rival=torch.full_like(end.parameters, torch.nan),
         iterations=iterations,
         converged=_resting(online, end) | held,
     )

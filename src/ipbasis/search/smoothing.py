@@ -70,6 +70,7 @@ class Smooth:
             free_freedom=torch.zeros_like(std),  # nothing to test: no equation was used
             jump=torch.zeros_like(std),
             basis_error=torch.zeros_like(std),
+            rival=torch.full_like(online.known, torch.nan),
             iterations=torch.zeros(count, dtype=torch.long),
             converged=torch.ones(count, dtype=torch.bool),
         )

@@ -30,6 +30,7 @@ class Solution:
         basis_error: (B,) error bars by which the parameters may be off for the errors of the basis, where that is
         known;
             else zero.
+        rival: (B, P) parameters far away that fit about as well; NaN where none are known.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing that matters.
     """
@@ -48,6 +49,7 @@ class Solution:
     free_freedom: Tensor
     jump: Tensor
     basis_error: Tensor
+    rival: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -86,6 +88,7 @@ def without_errors(
         free_freedom=nothing,
         jump=nothing,
         basis_error=nothing,
+        rival=torch.full_like(parameters, torch.nan),
         iterations=torch.full((queries,), steps),
         converged=torch.ones(queries, dtype=torch.bool),
     )

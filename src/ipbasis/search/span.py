@@ -23,6 +23,7 @@ from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.prepared import InRounds
 from ipbasis.search.priors import Priors, priors_of
 from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bounds, with_other_starts
+from ipbasis.search.rivals import Places, with_rivals
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
@@ -44,6 +45,7 @@ class SpanSearch(InRounds):
         errors: kind of the observations' errors.
         forward: from unknowns to solutions in the forward.
         solved: tasks to start from.
+        places: where they are.
     """
 
     basis: Basis
@@ -51,6 +53,7 @@ class SpanSearch(InRounds):
     errors: Errors
     forward: ForwardMap
     solved: SolvedTasks
+    places: Places
 
     def most_queries(self, longest: int) -> int:
         """Queries of a batch at most."""
@@ -79,7 +82,23 @@ class SpanSearch(InRounds):
         rows = (asked.free & at_end).any(1).nonzero().squeeze(1)
         if len(rows):
             put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond))
-        return _solution(self, asked, best)
+        solution = _solution(self, asked, best)
+        if near is None:
+
+            def other(rows: Tensor, tasks: Tensor) -> _Ended:
+                part = select(asked, rows)
+                return _search(self, part, _from_task(self, part, tasks, within), within)
+
+            starts = self.places.rivals(asked.distances, best.unknowns, solution)
+
+            def error(rows: Tensor, ended: _Ended) -> Tensor:
+                return _basis_misfit(self, select(asked, rows), ended)
+
+            moved, rival = with_rivals(best, starts, solution.covariance, asked, error, other)
+            if len(moved):
+                put(solution, moved, _solution(self, select(asked, moved), select(best, moved)))
+            solution = replace(solution, rival=rival)
+        return solution
 
     def _moved(self, near: Solution, asked: "_Asked") -> SolvedTasks:
         """Solutions next to others, given values put in."""
@@ -100,7 +119,8 @@ def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> 
         raise InputError(
             f"{basis.problem.name}: no task is solved within the basis; more minutes or narrower ranges help"
         )
-    return SpanSearch(basis, settings, errors, forward, select(solved, solved.found))
+    solved = select(solved, solved.found)
+    return SpanSearch(basis, settings, errors, forward, solved, Places.of(basis.problem, solved.unknowns))
 
 
 @dataclass(frozen=True)
@@ -114,7 +134,7 @@ class _Asked:
         noise: (B,) standard deviation in units of the weights; NaN where it is to be estimated.
         size: (B,) root mean square of the weighted observations.
         counts: (B, F) observations.
-        nearest: (B, T) solved tasks by nearness to the data.
+        distances: (B, T) of the solved tasks from the data.
         free_freedom: (B,) see `Solution`.
     """
 
@@ -125,8 +145,13 @@ class _Asked:
     noise: Tensor
     size: Tensor
     counts: Tensor
-    nearest: Tensor
+    distances: Tensor
     free_freedom: Tensor
+
+    @property
+    def nearest(self) -> Tensor:
+        """(B, T) solved tasks by nearness to the data."""
+        return self.distances.argsort(dim=1)
 
     @property
     def free(self) -> Tensor:
@@ -201,25 +226,30 @@ def _asked(search: SpanSearch, batch: Batch, noise: Noise, functions: Tensor) ->
         noise=torch.full_like(size, torch.nan) if noise.by_query is None else noise.by_query,
         size=torch.where(size > 0, size, mean_weight(weights, observed)),
         counts=counts,
-        nearest=_nearest(search, root, target, known),
+        distances=_distances(search, root, target, known),
         free_freedom=(counts - root.shape[3]).clamp_min(0).sum(1),
     )
 
 
-def _nearest(search: SpanSearch, root: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """(B, T) the solved tasks by their misfit, given values that they miss counted as shares of the range."""
+def _distances(search: SpanSearch, root: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """(B, T) misfit of the solved tasks, given values that they miss counted as shares of the range."""
     own = search.solved.coordinates.unflatten(1, (search.forward.fields, -1))
     fitted = torch.einsum("bfrk,tfk->btfr", root.expand(-1, own.shape[1], -1, -1), own)
     misfit = (fitted - target[:, None]).square().sum((2, 3))
     ranges = torch.as_tensor(search.basis.problem.unknown_ranges)
     missed = (known[:, None] - search.solved.unknowns) / (ranges[:, 1] - ranges[:, 0])
     total = target.square().sum((1, 2))
-    return (misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)).argsort(dim=1)
+    return misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)
 
 
 def _start(search: SpanSearch, asked: _Asked, number: int, bounds: Tensor) -> _Ended:
-    """The solved task of this number in the order of nearness, given values put in, not searched yet."""
-    near = select(search.solved, asked.nearest[:, number])
+    """The solved task of this number in the order of nearness, not searched yet."""
+    return _from_task(search, asked, asked.nearest[:, number], bounds)
+
+
+def _from_task(search: SpanSearch, asked: _Asked, tasks: Tensor, bounds: Tensor) -> _Ended:
+    """Solved tasks (B,), given values put in, not searched yet."""
+    near = select(search.solved, tasks)
     wanted = torch.where(asked.free, near.unknowns.clamp(*bounds), asked.known)
     solutions = search.forward.solve(wanted, near)
     return _ended(search, asked, solutions)
@@ -311,7 +341,7 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
     noise = torch.where(asked.noise.isfinite(), noise, estimated)
     factor, deviations = noise / ended.noise, root[:, :count]
     # an estimate is off by no more than so many of its error bars, and by anything below
-    basis_error = _basis_error(search, ended) * asked.size * counts.sum(1).sqrt() / noise
+    basis_error = _basis_misfit(search, asked, ended).sqrt() / noise
     widened = factor * (1 + basis_error.square() / 3).sqrt()
     rest = asked.rest.sum(1)
     return Solution(
@@ -329,13 +359,15 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
         free_freedom=asked.free_freedom,
         jump=torch.zeros_like(noise),
         basis_error=basis_error,
+        rival=torch.full_like(ended.unknowns[:, :count], torch.nan),
         iterations=ended.iterations,
         converged=ended.converged & ended.found,
     )
 
 
-def _basis_error(search: SpanSearch, ended: _Ended) -> Tensor:
-    """(B,) relative error of the solutions, by their residuals."""
+def _basis_misfit(search: SpanSearch, asked: _Asked, ended: _Ended) -> Tensor:
+    """(B,) squared misfit that the errors of the solutions, by their residuals, may make, in units of the weights."""
     basis = search.basis
     shares = basis.problem.ranges.shares(ended.unknowns.numpy())
-    return ended.residual * torch.as_tensor(basis.record.local.ratio(shares))
+    relative = ended.residual * torch.as_tensor(basis.record.local.ratio(shares))
+    return (relative * asked.size).square() * asked.counts.sum(1)

@@ -24,6 +24,7 @@ from ipbasis.search.noise import Errors, Noise
 from ipbasis.search.prepared import InRounds
 from ipbasis.search.priors import priors_of
 from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bounds, with_other_starts
+from ipbasis.search.rivals import Places, with_rivals
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
@@ -53,6 +54,7 @@ class Windows(InRounds):
         solved: solutions to start from.
         sizes: (S,) root mean square of the states over them.
         smooth: (K, M) functions that the solutions of the tasks lie next to, to judge a fit by.
+        places: of the solved tasks, beside one another.
     """
 
     basis: Basis
@@ -62,6 +64,7 @@ class Windows(InRounds):
     solved: State
     sizes: Tensor
     smooth: Tensor
+    places: Places
 
     def most_queries(self, longest: int) -> int:
         """Queries of a batch at most."""
@@ -91,6 +94,23 @@ class Windows(InRounds):
         if len(rows):
             put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond, _LEVELS[-1:]))
         solution = _solution(self, asked, best, beyond)
+        if near is None:
+
+            def other(rows: Tensor, tasks: Tensor) -> _Ended:
+                part = select(asked, rows)
+                return _search(self, part, _begun(part, self.solved[tasks]), within, _LEVELS)
+
+            first = best.states[:, 0, self.grid.initial_places]
+            unknowns = torch.cat([best.parameters, first], dim=1)
+            starts = self.places.rivals(asked.distances, unknowns, solution)
+
+            def error(rows: Tensor, ended: _Ended) -> Tensor:
+                return _truncation(self.grid, select(asked, rows), ended)
+
+            moved, rival = with_rivals(best, starts, solution.covariance, asked, error, other)
+            if len(moved):
+                put(solution, moved, _solution(self, select(asked, moved), select(best, moved), beyond))
+            solution = replace(solution, rival=rival)
         if self.errors.loss == "huber":  # outliers are meant to be there
             return solution
         by_field = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
@@ -116,7 +136,8 @@ def windows_of(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> W
     lost = strengths.square().flip(0).cumsum(0).flip(0).sqrt() / strengths.norm()
     smooth = directions[lost > basis.record.requested].T
     sizes = states.square().mean((0, 1)).sqrt()
-    return Windows(basis, settings, errors, grid, State(bubbles, states, solved.parameters), sizes, smooth)
+    places = Places.of(basis.problem, torch.cat([solved.parameters, solved.initial], dim=1))
+    return Windows(basis, settings, errors, grid, State(bubbles, states, solved.parameters), sizes, smooth, places)
 
 
 @dataclass(frozen=True)
@@ -132,7 +153,7 @@ class _Asked:
         size: (B,) root mean square of the weighted observations.
         counts: (B, F) observations.
         unknowns: (B,) number of parameters and initial values to estimate.
-        nearest: (B, T) solved tasks by nearness to the data.
+        distances: (B, T) of the solved tasks from the data.
         free_misfit, free_freedom: (B,) see `Solution`.
     """
 
@@ -145,9 +166,14 @@ class _Asked:
     size: Tensor
     counts: Tensor
     unknowns: Tensor
-    nearest: Tensor
+    distances: Tensor
     free_misfit: Tensor
     free_freedom: Tensor
+
+    @property
+    def nearest(self) -> Tensor:
+        """(B, T) solved tasks by nearness to the data."""
+        return self.distances.argsort(dim=1)
 
     @property
     def freedom(self) -> Tensor:
@@ -185,6 +211,11 @@ class _Ended:
     converged: Tensor
 
     @property
+    def unknowns(self) -> Tensor:
+        """(B, P) the parameters."""
+        return self.parameters
+
+    @property
     def state(self) -> State:
         """Fields and parameters."""
         return State(self.bubbles, self.states, self.parameters)
@@ -210,14 +241,14 @@ def _asked(windows: Windows, batch: Batch, noise: Noise, functions: Tensor) -> _
         size=torch.where(size > 0, size, mean_weight(weights, observed)),
         counts=counts,
         unknowns=known.isnan().sum(1) + initial.isnan().sum(1),
-        nearest=_nearest(windows, data, target, known, initial),
+        distances=_distances(windows, data, target, known, initial),
         free_misfit=rest.sum(1),
         free_freedom=(counts - windows.smooth.shape[1]).clamp_min(0).sum(1),
     )
 
 
-def _nearest(windows: Windows, data: Tensor, target: Tensor, known: Tensor, initial: Tensor) -> Tensor:
-    """(B, T) the solved tasks by their misfit, given values that they miss counted as shares of the range."""
+def _distances(windows: Windows, data: Tensor, target: Tensor, known: Tensor, initial: Tensor) -> Tensor:
+    """(B, T) misfit of the solved tasks, given values that they miss counted as shares of the range."""
     grid, solved = windows.grid, windows.solved
     unknowns = grid.unknowns(solved.bubbles, solved.states)
     # |data z - target|², the common part left out
@@ -231,7 +262,7 @@ def _nearest(windows: Windows, data: Tensor, target: Tensor, known: Tensor, init
     ranges = torch.as_tensor(windows.basis.problem.unknown_ranges)
     given = torch.cat([known, initial], dim=1)
     missed = (given[:, None] - own) / (ranges[:, 1] - ranges[:, 0])
-    return (misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)).argsort(dim=1)
+    return misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)
 
 
 def _start(windows: Windows, asked: _Asked, number: int) -> _Ended:
@@ -330,6 +361,12 @@ def _at_level(windows: Windows, asked: _Asked, ended: _Ended, level: Tensor, bou
     )
 
 
+def _truncation(grid: Grid, asked: _Asked, ended: _Ended) -> Tensor:
+    """(B,) squared misfit that the errors of the polynomials may make, in units of the weights."""
+    unknowns = grid.unknowns(ended.bubbles, ended.states)
+    return (asked.squares * grid.truncation(unknowns).square()).sum((1, 2))
+
+
 def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Solution:
     """The outcome as that of a solver."""
     grid, state = windows.grid, ended.state
@@ -364,7 +401,8 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
         free_freedom=asked.free_freedom,
         jump=torch.zeros_like(noise),
         # an error of this size along the direction of one parameter would move it by as many error bars
-        basis_error=(asked.squares * grid.truncation(unknowns).square()).sum((1, 2)).sqrt() / noise,
+        basis_error=_truncation(grid, asked, ended).sqrt() / noise,
+        rival=torch.full_like(state.parameters, torch.nan),
         iterations=ended.iterations,
         converged=ended.converged,
     )

@@ -1,0 +1,125 @@
+"""Places that fit the data as well as the estimate: no estimate is ok with an interval about one of them alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ipbasis import Problem, estimate, train
+from ipbasis.problem.declaration import Tasks
+from ipbasis.reference.solutions import solutions
+from ipbasis.search.rivals import Places
+from ipbasis.search.solution import without_errors
+
+CHAIN = {
+    "coordinates": {"t": [0, 10]},
+    "parameters": {"k": [0.2, 2], "l": [0.2, 2]},
+}
+# what is observed: the end of a chain whose rates may be interchanged, with a linear and a nonlinear equation; the sum
+# of two decays; an oscillation at times that cannot tell its frequency from others
+AMBIGUOUS = {
+    "chain": (
+        Problem(
+            name="chain",
+            **CHAIN,
+            fields=["a", "b", "c"],
+            equations=["a_t + k*a", "b_t - k*a + l*b", "c_t - l*b"],
+            initial={"a": "1", "b": "0", "c": "0"},
+        ),
+        "c",
+        np.linspace(0.2, 10, 40),
+    ),
+    "nonlinear chain": (
+        Problem(
+            name="nonlinear_chain",
+            **CHAIN,
+            fields=["a", "b", "c"],
+            equations=["a_t + k*a", "b_t - k*a + l*b", "c_t - l*b + 1e-9*c**2"],
+            initial={"a": "1", "b": "0", "c": "0"},
+        ),
+        "c",
+        np.linspace(0.2, 10, 40),
+    ),
+    "sum": (
+        Problem(
+            name="sum",
+            **CHAIN,
+            fields=["a", "b", "s"],
+            equations=["a_t + k*a", "b_t + l*b", "s_t + k*a + l*b"],
+            initial={"a": "1", "b": "1", "s": "2"},
+        ),
+        "s",
+        np.linspace(0.2, 10, 40),
+    ),
+    "aliases": (
+        Problem(
+            name="aliases",
+            coordinates={"t": [0, 5]},
+            fields=["u"],
+            parameters={"w": [1, 10]},
+            equations=["u_tt + w**2*u"],
+            initial={"u": [0.5, 1.5], "u_t": "0"},
+        ),
+        "u",
+        np.arange(0, 5, np.pi / 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("noise", [0, 0.01])
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_what_the_data_cannot_tell_apart_is_not_ok(name, noise):
+    problem, field, times = AMBIGUOUS[name]
+    basis, rng = train(problem), np.random.default_rng(0)
+    tasks = problem.sample_tasks(40, rng)
+    if len(problem.parameters) == 2:  # the two rates apart, or they are one
+        apart = np.abs(np.diff(tasks.parameters, axis=1)[:, 0]) > 0.3
+        tasks = Tasks(tasks.parameters[apart], tasks.initial[apart])
+    else:
+        tasks = Tasks(
+            np.concatenate([tasks.parameters[:20] % 3 + 2, 12 - (tasks.parameters[:20] % 3 + 2)]), tasks.initial
+        )
+    values = solutions(problem, tasks, times[None, :, None])[..., problem.fields.index(field)]
+    values = values + noise * rng.standard_normal(values.shape)
+    table = pd.DataFrame(
+        {
+            "query": np.repeat(np.arange(len(values)), len(times)),
+            "t": np.tile(times, len(values)),
+            field: values.ravel(),
+        }
+    )
+    found = estimate(basis, table).table
+    names = list(problem.parameters)
+    off = np.abs(found[names].to_numpy() - tasks.parameters) > 4 * found[[f"{n}_std" for n in names]].to_numpy() + 1e-3
+    ok = (found["status"] == "ok").to_numpy()
+    assert not (ok & off.any(axis=1)).any()
+    told = found["message"].str.contains("fit about as well")
+    assert told.mean() > 0.8
+    # the other place is told in units of the user: that of interchanged rates
+    if name == "chain":
+        row = found[told].iloc[0]
+        assert f"k = {row['l']:.2g}"[:7] in row["message"]
+
+
+def test_valleys_are_those_of_the_misfit_among_neighbours():
+    """Two wells, of the parameter alone: the other one is searched from its lowest task."""
+    problem = Problem(
+        name="one",
+        coordinates={"t": [0, 1]},
+        fields=["u"],
+        parameters={"p": [-2, 2]},
+        equations=["u_t - p"],
+        initial={"u": "0"},
+    )
+    parameters = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
+    places = Places.of(problem, parameters)
+    misfit = ((parameters[:, 0] ** 2 - 1) ** 2)[None]
+    at = torch.tensor([[1.02]], dtype=torch.float64)
+    nothing = torch.zeros(1, dtype=torch.float64)
+    solution = without_errors(at, nothing[:, None], nothing, nothing + 1e-4, nothing + 10, 1)
+    sure = solution.__class__(**{**vars(solution), "covariance": torch.full((1, 1, 1), 1e-4, dtype=torch.float64)})
+    (starts,) = places.rivals(misfit, at, sure).tolist()
+    assert parameters[starts[0], 0] == pytest.approx(-1)
+    assert set(places.rivals(misfit, at, solution).ravel().tolist()) == {-1}  # without error bars nothing is told
+    single = (parameters[:, 0] - 1.02).square()[None] * 1e2
+    assert set(places.rivals(single, at, sure).ravel().tolist()) == {-1}
