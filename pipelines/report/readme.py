@@ -143,6 +143,7 @@ def zoo_table() -> str:
         "typical_error_over_cramer_rao": "typical error / bound",
         "coverage": "in 95 % interval",
         "wrong_ok": "wrong but ok, %",
+        "by_chance": "by chance, %",
     }
     whole = table[["functions", "ok", "coverage", "queries_per_second"]].round()
     return markdown(_spaced(table.assign(**whole))[["problem", *names]].rename(columns=names))
@@ -154,7 +155,7 @@ def calibration_table() -> str:
     kinds = {"problem": "problem", "part": "part", "noise": "noise", "points": "observations", "variant": "variant"}
     table = table[table["by"].isin(kinds)].astype({"points": "Int64"})
     table["cell"] = [f"{kinds[by]}: {table[by][row]}".replace("_", " ") for row, by in table["by"].items()]
-    for name in ("coverage", "wrong_ok", "poor_fit"):
+    for name in ("coverage", "wrong_ok", "by_chance", "poor_fit"):
         table[name] *= 100
     table["ok"] = (100 * table["ok"]).round()
     names = {
@@ -162,6 +163,7 @@ def calibration_table() -> str:
         "ok": "ok, %",
         "coverage": "in 95 % interval",
         "wrong_ok": "wrong but ok, %",
+        "by_chance": "by chance, %",
         "poor_fit": "poor fit, %",
     }
     return markdown(table[["cell", *names]].rename(columns={"cell": "queries of", **names}))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from ipbasis.estimates.estimate import estimate
 from ipbasis.estimates.units import observations_to
@@ -33,6 +33,9 @@ from pipelines.studies.problems import STATUSES, ProblemsStudy
 from pipelines.studies.queries import best_basis
 
 _HALF_WIDTH = norm.isf(0.025)  # of a 95 % interval, in error bars
+# Noise at least, in units of what a field is anywhere: what has fallen further is no longer told from zero, nor is its
+# simulated solution exact beside itself.
+_LEAST_NOISE = 100 * TOLERANCE
 # columns by which cells are formed: of each problem, and of all problems together
 CELLS = (
     *((name,) for name in ("problem", "part", "noise", "points", "variant")),
@@ -71,7 +74,8 @@ class Calibration(ProblemsStudy):
         best: those of which the published bases are taken, in their own units, where they are trained apart.
         tasks: different ones of each problem, by number of coordinates.
         parts: of the first coordinate that are observed, as shares of it.
-        noises: standard deviations, relative to the root mean square of the observed values of each field of a query.
+        noises: standard deviations, relative to the root mean square of the observed values of each field of a query,
+            but see `_LEAST_NOISE`.
         points: numbers of observations.
         variants: what is observed and told; each task takes one, in turn.
         decades: units are drawn from so many powers of ten in either direction.
@@ -156,7 +160,9 @@ def queries_of(study: Calibration, problem: Problem) -> Iterator[Queries]:
         about, tables = [], []
         for d, (part, noise, points) in enumerate(designs):
             clean = values[rows, ends[d] : ends[d + 1]]
-            table = observed(problem, study.variants[name], place[d][rows], clean, noise, own, rng)
+            least = _LEAST_NOISE * _rms(values[rows])
+            std = np.maximum(noise * _rms(clean), least)
+            table = observed(problem, study.variants[name], place[d][rows], clean, std, own, rng)
             tables.append(table.assign(query=table["query"] + d * len(rows)))
             about.append(
                 pd.DataFrame({"task": rows, "part": part, "noise": noise, "points": points}).assign(
@@ -167,12 +173,17 @@ def queries_of(study: Calibration, problem: Problem) -> Iterator[Queries]:
         yield Queries(name, pd.concat(about, ignore_index=True), pd.concat(tables, ignore_index=True), whole)
 
 
+def _rms(values: np.ndarray) -> np.ndarray:
+    """(queries, 1, F) root mean square of values (queries, n, F)."""
+    return np.sqrt(np.square(values).mean(axis=1, keepdims=True))
+
+
 def observed(
     problem: Problem,
     variant: Variant,
     points: np.ndarray,
     clean: np.ndarray,
-    noise: float,
+    std: np.ndarray,
     tasks: Tasks,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
@@ -183,11 +194,10 @@ def observed(
         variant: what is observed and told.
         points: (queries, n, d).
         clean: (queries, n, F) solutions there.
-        noise: standard deviation over the root mean square of the values of a field.
+        std: (queries, 1, F) standard deviation of the noise.
         tasks: behind the queries; their initial values are told where the variant says so.
         rng: for the noise.
     """
-    std = noise * np.sqrt(np.square(clean).mean(axis=1, keepdims=True))
     errors = rng.standard_normal(clean.shape)
     errors[rng.random(clean.shape) < variant.outliers] *= 20
     table, count = long_table(problem, points, clean + std * errors), clean.shape[1]
@@ -228,11 +238,14 @@ def _judged(study: Calibration, basis: Basis, units: Units, queries: Queries) ->
     off = tasks.parameters - found
     share = np.abs(off) / np.where(off > 0, high - found, found - low)  # of the interval to that side
     share[off == 0] = 0.0
+    farther = study.wrong / _HALF_WIDTH
+    by_chance = 2 * t.sf(farther * t.isf(0.025, estimates.freedom), estimates.freedom)  # the noise is estimated, too
     return queries.about.assign(
         variant=queries.variant,
         status=estimates.table["status"].to_numpy(),
         covered=(share <= 1).mean(axis=1),
-        wrong=~(share <= study.wrong / _HALF_WIDTH).all(axis=1),
+        wrong=~(share <= farther).all(axis=1),
+        by_chance=1 - (1 - by_chance) ** len(names),
     )
 
 
@@ -241,7 +254,8 @@ def cells(table: pd.DataFrame, least: int) -> pd.DataFrame:
 
     ``coverage``: of the queries that are ok, the share of the 95 % intervals that hold the truth, mean over the
     parameters. ``wrong_ok``: share of them of which an interval longer by so much that it would be of four error bars
-    misses it. Then the share of each status.
+    misses it; ``by_chance``: what it would be of errors as the intervals have them, each parameter on its own. Then the
+    share of each status.
 
     Args:
         table: one row per query.
@@ -260,6 +274,7 @@ def cells(table: pd.DataFrame, least: int) -> pd.DataFrame:
                     "queries_ok": len(ok),
                     "coverage": ok["covered"].mean() if told else np.nan,
                     "wrong_ok": ok["wrong"].mean() if told else np.nan,
+                    "by_chance": ok["by_chance"].mean() if told else np.nan,
                     **{status: (own["status"] == status).mean() for status in STATUSES},
                 }
             )
@@ -293,6 +308,7 @@ def _metrics(queries: pd.DataFrame, table: pd.DataFrame) -> Mapping[str, float]:
         "coverage": ok["covered"].mean(),
         "least_coverage": table["coverage"].min(),
         "wrong_ok": ok["wrong"].mean(),
+        "by_chance": ok["by_chance"].mean(),
         "most_wrong_ok": table["wrong_ok"].max(),
         "poor_fit": (queries["status"] == "poor_fit").mean(),
         "most_poor_fit": table["poor_fit"].max(),

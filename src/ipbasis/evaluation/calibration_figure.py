@@ -43,7 +43,7 @@ def plot_calibration(table: pd.DataFrame, bars: Mapping[str, float]) -> Figure:
             style = {"color": _COLOURS[number % 6], "marker": _MARKERS[number % 6], "label": label}
             _draw(panels[:, column], np.arange(len(problems)) - shift, rows, style)
         panels[0, column].set_title(text, fontsize=10)
-        panels[0, column].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+        panels[0, column].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         _aims(panels[:, column], bars)
     for row in panels:
         row[0].set_yticks(np.arange(len(problems)), [name.replace("_", " ") for name in problems], fontsize=8)

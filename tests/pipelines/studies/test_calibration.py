@@ -63,18 +63,30 @@ def test_noise_and_outliers_are_of_their_sizes():
     )
     points = np.linspace(0, 1, 5000)[None, :, None]
     clean = np.stack([np.full((1, 5000), 10.0), np.full((1, 5000), -0.1)], axis=2)
-    tasks = Tasks(np.array([[0.5]]), np.array([[1.5]]))
+    tasks, std = Tasks(np.array([[0.5]]), np.array([[1.5]])), np.array([[[1.0, 0.01]]])
     variant = Variant(noise_std=True, initial=True)
-    table = observed(problem, variant, points, clean, 0.1, tasks, np.random.default_rng(0))
+    table = observed(problem, variant, points, clean, std, tasks, np.random.default_rng(0))
     assert np.std(table["u"] - 10) == pytest.approx(1, rel=0.05)
     assert np.std(table["w"] + 0.1) == pytest.approx(0.01, rel=0.05)
     assert table["w_std"].to_numpy() == pytest.approx(0.01)
     assert (table["initial_u"] == 1.5).all()
-    spoiled = observed(
-        problem, Variant(observed="first", outliers=0.1), points, clean, 0.1, tasks, np.random.default_rng(0)
-    )
+    variant = Variant(observed="first", outliers=0.1)
+    spoiled = observed(problem, variant, points, clean, std, tasks, np.random.default_rng(0))
     assert "w" not in spoiled
     assert (np.abs(spoiled["u"] - 10) > 5).mean() == pytest.approx(0.08, abs=0.02)  # of the outliers 80 % are so large
+
+
+def test_noise_is_no_smaller_than_solutions_are_exact(smoke):
+    only = {
+        "parts": {"all": (0.0, 1.0), "last third": (0.667, 1.0)},
+        "noises": [1e-4],
+        "points": [20],
+        "variants": {"told": Variant(noise_std=True)},
+    }
+    [queries] = queries_of(smoke.model_copy(update=only), smoke.problems["pharmacokinetics_absorption"])
+    gut = queries.observations.groupby("query")["a"]
+    assert gut.mean().abs().min() < 1e-6  # of 320: it is empty
+    assert queries.observations["a_std"].min() > 1e-8
 
 
 def test_a_problem_in_drawn_units_has_the_same_solutions():
@@ -106,11 +118,13 @@ def test_coverage_is_that_of_queries_that_are_ok():
             "status": ["ok", "ok", "poor_fit", "ok"],
             "covered": [1.0, 0.5, 0.0, 0.0],
             "wrong": [False, True, True, True],
+            "by_chance": [0.01, 0.03, 0.5, 0.5],
         }
     )
     found = cells(table, 2).set_index(["by", "part"])
     own = found.loc[("problem, part", "all")]
     assert (own["queries"], own["queries_ok"], own["coverage"], own["wrong_ok"]) == (3, 2, 0.75, 0.5)
+    assert own["by_chance"] == pytest.approx(0.02)
     assert own["poor_fit"] == pytest.approx(1 / 3)
     assert np.isnan(found.loc[("problem, part", "first")]["coverage"])  # one ok query says nothing
     assert worst(table)["task"].tolist() == [1, 3]
@@ -124,3 +138,5 @@ def test_answers_of_a_problem_in_any_units(smoke):
     assert len(found) == smoke.tasks[1]
     assert (found["status"] == "ok").mean() > 0.5
     assert found.loc[found["status"] == "ok", "covered"].mean() > 0.6
+    # six or more standard errors, of twenty observations and three unknowns
+    assert 0 < found["by_chance"].min() <= found["by_chance"].max() < 2e-3
