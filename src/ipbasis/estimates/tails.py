@@ -13,8 +13,8 @@ from ipbasis.search.reweighting import Fit
 # Share of a parameter's range that an error bar must reach over for the likelihood to be looked at, at the cost of two
 # fits. On logistic growth, SIR and Michaelis-Menten (2402 intervals, 6 to 100 points, noise 1 to 30 %) 98 % of the
 # faults have error bars of 4 % or more; of logistic growth seen in its last third with the initial value given (72
-# estimates, noise 0.01 and 1 %) 6 are off by up to 22 error bars of 2 to 3.5 %. Linear equations bend less: of 5095 estimates of the damped oscillator with error bars of 2 % of
-# the range or more none is at fault.
+# estimates, noise 0.01 and 1 %) 6 are off by up to 22 error bars of 2 to 3.5 %. Linear equations bend less: of 5095
+# estimates of the damped oscillator with error bars of 2 % of the range or more none is at fault.
 _UNCERTAIN = {"nonlinear": 0.015, "linear": 0.15}
 _FAR = 2.0  # times the distance of an interval's end: about four error bars
 # Root of the rise there, in units of what it should be: 1 % and not 0.006 % then lie beyond.
