@@ -56,6 +56,16 @@ def test_an_interval_that_ends_within_the_range_is_that_of_the_profile(growth):
         assert table.loc[told, end].to_numpy() == pytest.approx(profile.loc[told, end].to_numpy(), rel=1e-2)
 
 
+@pytest.mark.parametrize("noise", [3e-4, 0.03])
+def test_a_rate_told_by_a_saturated_culture_alone_is_not_ok_and_wrong(growth, noise):
+    """Error bars of 2 % of the range; the likelihood of a faster growth falls off hardly at all."""
+    seen = data(16, noise, r=1.12, capacity=2.7, first=0.035).assign(initial_n=0.035)
+    table = estimate(growth, seen).table
+    off = (table["r"] - 1.12).abs() / table["r_std"]
+    assert (off > 4).sum() > 3
+    assert ((table["status"] == "ok") & (off > 4) & (table["r_high"] < 1.12)).sum() <= 1
+
+
 def test_with_the_profile_the_interval_itself_tells_it(growth):
     table = estimate(growth, data(9, 0.3).assign(initial_n=0.03), profile=True).table
     assert not table["message"].str.contains("open to one side").any()
