@@ -143,7 +143,6 @@ def zoo_table() -> str:
         "typical_error_over_cramer_rao": "typical error / bound",
         "coverage": "in 95 % interval",
         "wrong_ok": "wrong but ok, %",
-        "by_chance": "by chance, %",
     }
     whole = table[["functions", "ok", "coverage", "queries_per_second"]].round()
     return markdown(_spaced(table.assign(**whole))[["problem", *names]].rename(columns=names))
