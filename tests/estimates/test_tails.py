@@ -66,6 +66,31 @@ def test_a_rate_told_by_a_saturated_culture_alone_is_not_ok_and_wrong(growth, no
     assert ((table["status"] == "ok") & (off > 4) & (table["r_high"] < 1.12)).sum() <= 1
 
 
+def test_of_linear_equations_too():
+    """Of what is absorbed while nobody looks the data tell only that it is over, by error bars of 1 % of the range."""
+    problem = Problem(
+        name="dose",
+        coordinates={"t": [0, 24]},
+        fields=["a", "c"],
+        parameters={"ka": {"range": [0.6, 4], "scale": "log"}, "k": [0.03, 0.2]},
+        equations=["a_t + ka*a", "c_t - ka*a + k*c"],
+        initial={"a": "10", "c": "0"},
+    )
+    basis, rng = train(problem), np.random.default_rng(0)
+    times = np.sort(rng.uniform(16, 24, (60, 40)), axis=1)
+    ka, k = rng.uniform(2.5, 4, (60, 1)), rng.uniform(0.05, 0.1, (60, 1))
+    gut = 10 * np.exp(-ka * times)
+    plasma = 10 * ka / (ka - k) * (np.exp(-k * times) - np.exp(-ka * times))
+    noise = rng.standard_normal((2, 60, 40))
+    table = pd.DataFrame({"query": np.repeat(np.arange(60), 40), "t": times.ravel()})
+    table["a"], table["c"] = (gut + 1e-5 * noise[0]).ravel(), (plasma + 0.05 * noise[1]).ravel()
+    found = estimate(basis, table, noise_std={"a": 1e-5, "c": 0.05}).table
+    off = (found["ka"] - ka[:, 0]).abs() / found["ka_std"]
+    assert (off > 4).sum() > 3
+    wrong = (ka[:, 0] < found["ka_low"]) | (ka[:, 0] > found["ka_high"])
+    assert ((found["status"] == "ok") & wrong & (off > 4)).sum() <= 1
+
+
 def test_with_the_profile_the_interval_itself_tells_it(growth):
     table = estimate(growth, data(9, 0.3).assign(initial_n=0.03), profile=True).table
     assert not table["message"].str.contains("open to one side").any()

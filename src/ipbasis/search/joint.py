@@ -766,6 +766,7 @@ def _solution(online: Online, found: _Found, whole: PointwisePhysics) -> Solutio
         jump=torch.zeros_like(rest),
         basis_error=torch.zeros_like(rest),
         rival=torch.full_like(end.parameters, torch.nan),
+        stretch=torch.full_like(end.parameters, torch.nan),
         iterations=found.iterations,
         converged=found.converged,
     )

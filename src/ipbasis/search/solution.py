@@ -31,6 +31,8 @@ class Solution:
         known;
             else zero.
         rival: (B, P) parameters far away that fit about as well; NaN where none are known.
+        stretch: (B, P) by how much the error bar of a parameter grows two of them away, the rest following, to the side
+            where it grows more; NaN where that is not known.
         iterations: (B,) steps taken.
         converged: (B,) whether one more step would gain nothing that matters.
     """
@@ -50,6 +52,7 @@ class Solution:
     jump: Tensor
     basis_error: Tensor
     rival: Tensor
+    stretch: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -89,6 +92,7 @@ def without_errors(
         jump=nothing,
         basis_error=nothing,
         rival=torch.full_like(parameters, torch.nan),
+        stretch=torch.full_like(parameters, torch.nan),
         iterations=torch.full((queries,), steps),
         converged=torch.ones(queries, dtype=torch.bool),
     )

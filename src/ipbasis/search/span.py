@@ -360,6 +360,7 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
         jump=torch.zeros_like(noise),
         basis_error=basis_error,
         rival=torch.full_like(ended.unknowns[:, :count], torch.nan),
+        stretch=torch.full_like(ended.unknowns[:, :count], torch.nan),
         iterations=ended.iterations,
         converged=ended.converged & ended.found,
     )

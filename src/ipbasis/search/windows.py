@@ -15,6 +15,7 @@ from torch import Tensor
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import inverse_root
+from ipbasis.offline.windows.elimination import Condensed
 from ipbasis.offline.windows.grid import Grid, grid_of
 from ipbasis.offline.windows.newton import Posed, State, condensed_at, root_rows, scales, search
 from ipbasis.problem.declaration import Problem
@@ -110,7 +111,7 @@ class Windows(InRounds):
             moved, rival = with_rivals(best, starts, solution.covariance, asked, error, other)
             if len(moved):
                 put(solution, moved, _solution(self, select(asked, moved), select(best, moved), beyond))
-            solution = replace(solution, rival=rival)
+            solution = replace(solution, rival=rival, stretch=_stretch(self, asked, best, beyond))
         if self.errors.loss == "huber":  # outliers are meant to be there
             return solution
         by_field = solution.readouts.unflatten(1, (-1, functions.shape[2])).mT
@@ -367,14 +368,38 @@ def _truncation(grid: Grid, asked: _Asked, ended: _Ended) -> Tensor:
     return (asked.squares * grid.truncation(unknowns).square()).sum((1, 2))
 
 
+def _root(windows: Windows, posed: Posed, state: State, level: Tensor) -> tuple[Condensed, Tensor]:
+    """The linearised least squares at a state, and a root (B, S + P, U) of the covariance of its own unknowns."""
+    condensed = condensed_at(windows.grid, posed, state, scales(windows.grid, state, windows.sizes, level), level)
+    rows, _ = root_rows(posed, state, condensed)
+    free = torch.cat([torch.ones_like(rows[:, 0, : windows.grid.states]), posed.free.double()], dim=1)
+    return condensed, inverse_root(rows, free)
+
+
+def _stretch(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Tensor:
+    """(B, P) see `Solution`: error bars at linearised solutions away from the estimate."""
+    posed, first = _posed(windows, asked, ended.noise, bounds), windows.grid.states
+    condensed, inverse = _root(windows, posed, ended.state, ended.level)
+    std = inverse[:, first:].norm(dim=2)
+    stretch = torch.zeros_like(std)
+    for number in range(std.shape[1]):
+        own = inverse[:, first + number]
+        step = (inverse @ own[..., None])[..., 0] / std[:, number].clamp_min(torch.finfo(std.dtype).tiny)[:, None]
+        bubbles, states = condensed.spread(torch.cat([step, torch.zeros_like(step[:, :1])], dim=1)[..., None])
+        move = State(bubbles[..., 0], states[..., 0], step[:, first:])
+        for distance in (-2.0, 2.0):
+            there = ended.state.moved(move, torch.full_like(ended.level, distance))
+            _, other = _root(windows, posed, there, ended.level)
+            grown = other[:, first + number].norm(dim=1) / std[:, number]
+            stretch[:, number] = stretch[:, number].maximum(grown.nan_to_num(torch.inf))
+    return stretch.where(posed.free, 0.0)
+
+
 def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) -> Solution:
     """The outcome as that of a solver."""
     grid, state = windows.grid, ended.state
     posed = _posed(windows, asked, ended.noise, bounds)
-    condensed = condensed_at(grid, posed, state, scales(grid, state, windows.sizes, ended.level), ended.level)
-    rows, _ = root_rows(posed, state, condensed)
-    free = torch.cat([torch.ones_like(rows[:, 0, : grid.states]), posed.free.double()], dim=1)
-    inverse = inverse_root(rows, free)
+    condensed, inverse = _root(windows, posed, state, ended.level)
     deviations = inverse[:, grid.states :]
     spread = grid.unknowns(*condensed.spread(torch.cat([inverse, torch.zeros_like(inverse[:, :1])], dim=1)))
     shares = (posed.data @ spread).square().sum(3).unflatten(2, (len(grid.orders), -1)).sum((1, 3))
@@ -403,6 +428,7 @@ def _solution(windows: Windows, asked: _Asked, ended: _Ended, bounds: Tensor) ->
         # an error of this size along the direction of one parameter would move it by as many error bars
         basis_error=_truncation(grid, asked, ended).sqrt() / noise,
         rival=torch.full_like(state.parameters, torch.nan),
+        stretch=torch.full_like(state.parameters, torch.nan),
         iterations=ended.iterations,
         converged=ended.converged,
     )
