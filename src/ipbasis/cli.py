@@ -1,13 +1,14 @@
 """The command line: check a problem, train a basis, simulate and fit observations, show a basis, list the problems."""
 
 import errno
+import os
 import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,10 +39,18 @@ class _Commands(click.Group):
             if error.errno == errno.EPIPE:
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
+            if not where:
+                _let_go_of_output()
             raise _BadInput(f"{where}{error.strerror or error}") from None
         except KeyboardInterrupt as stop:
             click.echo("; ".join(["stopped", *getattr(stop, "__notes__", [])]), err=True)
             raise click.exceptions.Exit(128 + getattr(stop, "signal", signal.SIGINT)) from None
+
+
+def _let_go_of_output() -> None:
+    """What standard output did not take would be tried again at the end, and change the exit code."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 class _Stop(KeyboardInterrupt):

@@ -129,7 +129,7 @@ def test_every_stage_is_a_child_of_one_pipeline_run(pipeline):
     (parent,) = [r for r in found if r.data.tags["role"] == "parent"]
     stages = {r.data.tags["dvc_stage"]: r for r in found if r.data.tags["role"] == "child"}
     named = {"simulate", "train", "offline", "query", "pinn", "least_squares", "compare"}
-    named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput", "zoo"}
+    named |= {"accuracy_limit", "basis_quality", "convergence_basin", "throughput", "zoo", "calibration"}
     assert {name.split("@")[0] for name in stages} == named | {"derivatives", "published_data"}
     for run in stages.values():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
