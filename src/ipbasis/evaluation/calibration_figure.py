@@ -45,6 +45,9 @@ def plot_calibration(table: pd.DataFrame, bars: Mapping[str, float]) -> Figure:
         panels[0, column].set_title(text, fontsize=10)
         panels[0, column].legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
         _aims(panels[:, column], bars)
+    for row in panels[1:]:  # one range for all of a row: the worst must be seen
+        most = [np.nanmax(line.get_xdata(), initial=0.0) for axes in row for line in axes.lines]
+        row[0].set_xlim(right=1.05 * max(row[0].get_xlim()[1], *most))
     for row in panels:
         row[0].set_yticks(np.arange(len(problems)), [name.replace("_", " ") for name in problems], fontsize=8)
     return figure
@@ -76,6 +79,6 @@ def _aims(panels: np.ndarray, bars: Mapping[str, float]) -> None:
 
 def _aim(axes: Axes, aim: float, text: str) -> None:
     axes.axvline(100 * aim, **_BAR)
-    axes.set_xlim(-0.1 * 100 * aim, max(axes.get_xlim()[1], 300 * aim))
+    axes.set_xlim(-10 * aim, 300 * aim)
     axes.set_xlabel(f"{text} (dashed: at most)", fontsize=8)
     axes.grid(alpha=0.3)
