@@ -15,28 +15,29 @@ CHAIN = {
     "coordinates": {"t": [0, 10]},
     "parameters": {"k": [0.2, 2], "l": [0.2, 2]},
 }
+
+
+def chain(name: str, last: str) -> Problem:
+    """One decays into the next and that into the last, whose equation is given."""
+    return Problem(
+        name=name,
+        **CHAIN,
+        fields=["a", "b", "c"],
+        equations=["a_t + k*a", "b_t - k*a + l*b", last],
+        initial={"a": "1", "b": "0", "c": "0"},
+    )
+
+
 # what is observed: the end of a chain whose rates may be interchanged, with a linear and a nonlinear equation; the sum
 # of two decays; an oscillation at times that cannot tell its frequency from others
 AMBIGUOUS = {
     "chain": (
-        Problem(
-            name="chain",
-            **CHAIN,
-            fields=["a", "b", "c"],
-            equations=["a_t + k*a", "b_t - k*a + l*b", "c_t - l*b"],
-            initial={"a": "1", "b": "0", "c": "0"},
-        ),
+        chain("chain", "c_t - l*b"),
         "c",
         np.linspace(0.2, 10, 40),
     ),
     "nonlinear chain": (
-        Problem(
-            name="nonlinear_chain",
-            **CHAIN,
-            fields=["a", "b", "c"],
-            equations=["a_t + k*a", "b_t - k*a + l*b", "c_t - l*b + 1e-9*c**2"],
-            initial={"a": "1", "b": "0", "c": "0"},
-        ),
+        chain("nonlinear_chain", "c_t - l*b + 1e-9*c**2"),
         "c",
         np.linspace(0.2, 10, 40),
     ),
