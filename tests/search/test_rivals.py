@@ -1,5 +1,7 @@
 """Places that fit the data as well as the estimate: no estimate is ok with an interval about one of them alone."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,6 @@ from ipbasis import Problem, estimate, train
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
 from ipbasis.search.rivals import Places
-from ipbasis.search.solution import without_errors
 
 CHAIN = {
     "coordinates": {"t": [0, 10]},
@@ -115,12 +116,17 @@ def test_valleys_are_those_of_the_misfit_among_neighbours():
     parameters = torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
     places = Places.of(problem, parameters)
     misfit = ((parameters[:, 0] ** 2 - 1) ** 2)[None]
-    at = torch.tensor([[1.02]], dtype=torch.float64)
     nothing = torch.zeros(1, dtype=torch.float64)
-    solution = without_errors(at, nothing[:, None], nothing, nothing + 1e-4, nothing + 10, 1)
-    sure = solution.__class__(**{**vars(solution), "covariance": torch.full((1, 1, 1), 1e-4, dtype=torch.float64)})
-    (starts,) = places.rivals(misfit, at, sure).tolist()
+    ended = SimpleNamespace(
+        unknowns=torch.tensor([[1.02]], dtype=torch.float64),
+        misfit=nothing + 1e-4,
+        noise=nothing + 0.01,
+        converged=nothing == 0,
+    )
+    covariance = torch.full((1, 1, 1), 1e-4, dtype=torch.float64)
+    (starts,) = places.rivals(misfit, ended, covariance).tolist()
     assert parameters[starts[0], 0] == pytest.approx(-1)
-    assert set(places.rivals(misfit, at, solution).ravel().tolist()) == {-1}  # without error bars nothing is told
+    unknown = torch.full_like(covariance, torch.nan)
+    assert set(places.rivals(misfit, ended, unknown).ravel().tolist()) == {-1}  # without error bars nothing is told
     single = (parameters[:, 0] - 1.02).square()[None] * 1e2
-    assert set(places.rivals(single, at, sure).ravel().tolist()) == {-1}
+    assert set(places.rivals(single, ended, covariance).ravel().tolist()) == {-1}

@@ -225,6 +225,7 @@ def _solution(
         jump=torch.zeros_like(rest),
         basis_error=torch.where(held, pull, 0.0),
         rival=torch.full_like(end.parameters, torch.nan),
+        elsewhere=end.parameters[:, :0],
         stretch=torch.full_like(end.parameters, torch.nan),
         iterations=iterations,
         converged=_resting(online, end) | held,

@@ -766,6 +766,7 @@ def _solution(online: Online, found: _Found, whole: PointwisePhysics) -> Solutio
         jump=torch.zeros_like(rest),
         basis_error=torch.zeros_like(rest),
         rival=torch.full_like(end.parameters, torch.nan),
+        elsewhere=end.parameters[:, :0],
         stretch=torch.full_like(end.parameters, torch.nan),
         iterations=found.iterations,
         converged=found.converged,

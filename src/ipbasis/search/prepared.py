@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ipbasis.observations.long_form import Batch, Observations
@@ -89,10 +90,27 @@ class InRounds(Prepared):
         """
         raise NotImplementedError
 
+    def again(self, batch: Batch, noise: Noise, functions: Tensor, near: Solution) -> Solution:
+        """The same where a fit with other weights of the observations is at hand."""
+        return self.at(batch, noise, functions)
+
+    def looked_around(
+        self, batch: Batch, noise: Noise, functions: Tensor, solution: Solution, estimated: bool
+    ) -> tuple[Solution, Tensor]:
+        """A solution with what is known of the likelihood away from it, and the queries (rows) that a better one was
+        found of.
+
+        Args:
+            batch, noise, functions: as the solution was found with.
+            solution: of the solver.
+            estimated: whether the size of the noise is.
+        """
+        return solution, torch.arange(0)
+
     def beside(self, batch: Batch, noise: Noise, near: Solution) -> Solution:
         """Estimates of a batch by least squares from solutions near by."""
         return self.at(batch, noise, near=near)
 
     def solve(self, batch: Batch, noise: Noise) -> Fit:
         """Estimates of a batch."""
-        return fit_in_rounds(self.basis, batch, noise, self.errors, self.at)
+        return fit_in_rounds(self.basis, batch, noise, self.errors, self)

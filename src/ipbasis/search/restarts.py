@@ -19,7 +19,7 @@ _MORE = 1.5  # times the variance that is due, from which on another start is tr
 
 
 def with_other_starts(
-    best: T, starts: int, doubtful: Callable[[T], Tensor], search: Callable[[Tensor, int], T]
+    best: T, starts: int, doubtful: Callable[[T], Tensor], search: Callable[[Tensor, int, T], T]
 ) -> None:
     """Put the better end of searches from other starts in the place of doubtful ones.
 
@@ -28,13 +28,14 @@ def with_other_starts(
             ``converged`` (B,); it is changed.
         starts: that there are.
         doubtful: tells which (B,) are.
-        search: searches queries (rows) from the start of a number in the order of nearness.
+        search: searches queries (rows) from the start of a number in the order of nearness, beside where they ended.
     """
     for number in _OTHER_STARTS:
         rows = doubtful(best).nonzero().squeeze(1)
         if not len(rows) or number >= starts:
             return
-        before, other = select(best, rows), search(rows, number)
+        before = select(best, rows)
+        other = search(rows, number, before)
         better = other.converged & ((other.misfit < before.misfit) | ~before.converged)
         put(best, rows, replace(before, iterations=before.iterations + other.iterations))
         put(best, rows[better], select(other, better))

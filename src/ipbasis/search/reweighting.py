@@ -17,8 +17,8 @@ expected of as many degrees of freedom.
 Reference: Huber & Ronchetti, Robust Statistics, 2nd edition (2009), sections 7.6 to 7.8.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -40,11 +40,21 @@ _LEAST_SHARE = 0.1  # of a positive observation, below which a fit is not taken 
 _FIRST_NOISE = 0.2  # relative, to find a first fit
 _LOST = 0.5  # degrees of freedom, below which a fit left nothing to estimate the noise from
 _ROUNDS = 12
+_PLACES = 3  # that a fit is moved to at most, because one fits better by the weights of another
 _AT_REST = 0.1  # relative change of the noise, and of the fit in its standard errors, that calls for no further round
 _ALTERNATES = 0.3  # change of fit or parameters in error bars, by which a nonlinear search may end now here, now there
 
-# Least squares on a batch, given the noise with the basis error in it, and the functions at the points of observation
-Squares = Callable[[Batch, Noise, Tensor], Solution]
+
+class Squares(Protocol):
+    """A solver by least squares, see `ipbasis.search.prepared.InRounds`."""
+
+    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None) -> Solution: ...
+
+    def again(self, batch: Batch, noise: Noise, functions: Tensor, near: Solution) -> Solution: ...
+
+    def looked_around(
+        self, batch: Batch, noise: Noise, functions: Tensor, solution: Solution, estimated: bool
+    ) -> tuple[Solution, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -97,37 +107,40 @@ def fit_once(batch: Batch, noise: Noise, total: Noise, solution: Solution, terms
     return Fit(solution, batch, held, own, by_field, noise.given, terms)
 
 
-def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, solve: Squares) -> Fit:
+def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, squares: Squares) -> Fit:
     """Fit a batch in as many rounds as its errors ask for; ordinary errors of equal size ask for one.
 
     Where the noise is not given, fields share one noise, unless each has ten observations or more and Bartlett's
     test rejects equal noise at 5 %: then each has its own. A fit that left nothing to estimate the noise from is
-    done anew from a large noise.
+    done anew from a large noise. What else fits as well is looked for with the weights of the last round.
 
     Args:
         basis: the functions.
         batch: the observations.
         noise: their noise, in the units of the errors (relative if lognormal).
         errors: what kind of errors they have.
-        solve: see `Squares`.
+        squares: the solver.
     """
     functions = observed_functions(basis, batch)
     if not errors.ordinary:
         first = _first_noise(batch, noise, errors).with_basis_error(basis_error(basis, batch))
-        started = _Started(solve(batch, first, functions), first.by_observation, torch.ones(len(batch.queries)) > 0)
-        return _rounds(basis, batch, noise, errors, solve, functions, started)
+        started = _Started(
+            squares.at(batch, first, functions), first.by_observation, torch.ones(len(batch.queries)) > 0
+        )
+        return _rounds(basis, batch, noise, errors, squares, functions, started)
     total = noise.with_basis_error(basis_error(basis, batch))
-    solution = solve(batch, total, functions)
+    solution = squares.at(batch, total, functions)
     lost = (solution.freedom < _LOST) & (not noise.given)
     if noise.given or (batch.values.shape[2] == 1 and not lost.any()):
+        solution, _ = squares.looked_around(batch, total, functions, solution, not noise.given)
         return fit_once(batch, noise, total, solution)
     std = solution.noise_std[:, None, None].repeat(1, *batch.values.shape[1:])
     if lost.any():
         part = batch.select(lost.numpy())
         large = _first_noise(part, noise, errors).with_basis_error(basis_error(basis, part))
-        put(solution, lost, solve(part, large, _of(functions, lost)))
+        put(solution, lost, squares.at(part, large, _of(functions, lost)))
         std[lost] = large.by_observation
-    return _rounds(basis, batch, noise, errors, solve, functions, _Started(solution, std, lost))
+    return _rounds(basis, batch, noise, errors, squares, functions, _Started(solution, std, lost))
 
 
 @dataclass(frozen=True)
@@ -140,49 +153,31 @@ class _Started:
 
 
 def _rounds(
-    basis: Basis, batch: Batch, noise: Noise, errors: Errors, solve: Squares, functions: Tensor, started: _Started
+    basis: Basis, batch: Batch, noise: Noise, errors: Errors, squares: Squares, functions: Tensor, started: _Started
 ) -> Fit:
     """The rounds that follow a first fit, see `fit_in_rounds`."""
     solution, values = started.solution, torch.as_tensor(batch.values)
-    fit = fit_once(batch, noise, noise, solution)
     used = _Round(
         values=values.clone(),
         std=started.std.clone(),
-        noise_std=fit.noise_std.clone(),
+        noise_std=fit_once(batch, noise, noise, solution).noise_std.clone(),
         separate=torch.zeros(len(values)) > 0,
         misfit=solution.misfit.clone(),
     )
     fitted = _fitted(functions, solution)
     following = _round(basis, batch, noise, errors, fitted, solution.used, used.separate)
-    rows = torch.arange(len(values))[started.again | following.separate]
-    for number in range(_ROUNDS):
-        rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
-        if not len(rows):
+    rounds = _Rounds(basis, batch, noise, errors, squares, functions, solution, used, following, fitted)
+    rows, unseen = (started.again | following.separate).nonzero().squeeze(1), torch.arange(len(values))
+    for _ in range(_PLACES):
+        for number in range(_ROUNDS):
+            rows = rows[following.values[rows].isfinite().all(2).all(1)]  # a fit that failed stays as it is
+            if not len(rows):
+                break
+            rows = rounds.again(rows, late=number >= _ROUNDS // 2)
+        solution.converged[rows] = False
+        rows = unseen = rounds.looked_around(unseen)
+        if not len(unseen):
             break
-        own, part, before, here = (
-            select(following, rows),
-            batch.select(rows.numpy()),
-            fitted[rows],
-            _of(functions, rows),
-        )
-        pseudo = replace(part, values=own.values.numpy())
-        again, last = solve(pseudo, ByObservation(own.std), here), solution.parameters[rows]
-        now = _fitted(here, again)
-        again = replace(again, iterations=again.iterations + solution.iterations[rows])
-        put(solution, rows, again)
-        put(used, rows, own)
-        fitted[rows] = now
-        put(following, rows, _round(basis, part, select(noise, rows), errors, now, again.used, own.separate))
-        moves = (following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1) > _AT_REST
-        if not errors.ordinary:  # what is fitted depends on the fit itself
-            squares = ((now - before) / own.std).square().mul(torch.as_tensor(part.observed)).sum((1, 2))
-            change = (squares / again.used.sum(1)).sqrt()
-            if number >= _ROUNDS // 2:  # with few functions, then with more
-                shift = (again.parameters - last).abs() / again.covariance.diagonal(dim1=1, dim2=2).sqrt()
-                change = torch.minimum(change, shift.nan_to_num(0.0).amax(1)) * (_AT_REST / _ALTERNATES)
-            moves |= change > _AT_REST
-        rows = rows[moves]
-    solution.converged[rows] = False
     unit = solution.noise_std.square()
     misfit = following.misfit if noise.given else solution.misfit / unit
     solution = replace(
@@ -191,6 +186,70 @@ def _rounds(
     by_field = noise.by_field(torch.as_tensor(batch.observed)) if noise.given else used.noise_std
     held = ByObservation(used.std)
     return Fit(solution, replace(batch, values=used.values.numpy()), held, held, by_field, noise.given)
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """How far a batch is, which every round changes.
+
+    Args:
+        basis, batch, noise, errors, squares, functions: as they are for `_rounds`.
+        solution: of the last round of each query.
+        used: what was fitted in it.
+        following: what a next one would fit.
+        fitted: (B, n, F) values of the solution.
+    """
+
+    basis: Basis
+    batch: Batch
+    noise: Noise
+    errors: Errors
+    squares: Squares
+    functions: Tensor
+    solution: Solution
+    used: "_Round"
+    following: "_Round"
+    fitted: Tensor
+
+    def again(self, rows: Tensor, late: bool) -> Tensor:
+        """Another round of some queries, and those that need one more; many were before it if it is `late`."""
+        own, before, last = (select(each, rows) for each in (self.following, self.fitted, self.solution))
+        batch, functions = self.batch.select(rows.numpy()), _of(self.functions, rows)
+        pseudo = replace(batch, values=own.values.numpy())
+        again = self.squares.again(pseudo, ByObservation(own.std), functions, last)
+        put(self.used, rows, own)
+        self._put(rows, replace(again, iterations=again.iterations + last.iterations), own.separate)
+        moves = (self.following.noise_std[rows] / own.noise_std).log().abs().nan_to_num(0.0).amax(1) > _AT_REST
+        if not self.errors.ordinary:  # what is fitted depends on the fit itself
+            move = ((self.fitted[rows] - before) / own.std) * torch.as_tensor(batch.observed)
+            change = (move.square().sum((1, 2)) / again.used.sum(1)).sqrt()
+            if late:  # with few functions, then with more
+                std = again.covariance.diagonal(dim1=1, dim2=2).sqrt()
+                shift = ((again.parameters - last.parameters).abs() / std).nan_to_num(0.0).amax(1)
+                change = torch.minimum(change, shift) * (_AT_REST / _ALTERNATES)
+            moves |= change > _AT_REST
+        return rows[moves]
+
+    def looked_around(self, rows: Tensor) -> Tensor:
+        """Learn what else fits some queries as well, and take what fits better: of those (rows) it is told."""
+        held = select(self.used, rows)
+        batch = replace(self.batch.select(rows.numpy()), values=held.values.numpy())
+        solution, estimated = select(self.solution, rows), not self.noise.given
+        found = self.squares.looked_around(
+            batch, ByObservation(held.std), _of(self.functions, rows), solution, estimated
+        )
+        put(self.solution, rows, found[0])
+        moved = rows[found[1]]
+        if len(moved):
+            self._put(moved, select(self.solution, moved), self.used.separate[moved])
+        return moved
+
+    def _put(self, rows: Tensor, solution: Solution, separate: Tensor) -> None:
+        """A solution of some queries, and what a next round of them would fit."""
+        put(self.solution, rows, solution)
+        self.fitted[rows] = now = _fitted(_of(self.functions, rows), solution)
+        batch, noise = self.batch.select(rows.numpy()), select(self.noise, rows)
+        put(self.following, rows, _round(self.basis, batch, noise, self.errors, now, solution.used, separate))
 
 
 def _of(functions: Tensor, rows: Tensor) -> Tensor:

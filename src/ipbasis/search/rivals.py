@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from ipbasis.problem.declaration import Problem
-from ipbasis.search.rows import put, select
-from ipbasis.search.solution import Solution
+from ipbasis.search.rows import merge, put, select
 
 _MOST = 2  # valleys that are searched
 _LESS = 0.25  # of the rise of the misfit that error bars tell
 # Twice the logarithm of the likelihoods' ratio, up to which another place is as good: beyond it is right in 0.5 %.
 _AS_GOOD = 10.6
-_FAR = 4.0  # error bars, from which on another place is another one
+FAR = 4.0  # error bars, from which on another place is another one
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,13 @@ class Places:
         parameters = unknowns[:, : len(problem.parameters)]
         return cls(problem, parameters, shares, distances.argsort(dim=1)[:, :most])
 
-    def rivals(self, misfit: Tensor, unknowns: Tensor, solution: Solution) -> Tensor:
+    def rivals(self, misfit: Tensor, ended: "Ended", covariance: Tensor) -> Tensor:
         """(B, R) numbers of tasks at the bottom of other valleys, the best first; -1 where there is none.
 
         Args:
             misfit: (B, T) of the tasks.
-            unknowns: (B, U) estimates.
-            solution: they are of; where it is vague, or did not converge, none are looked for.
+            ended: where the searches did; where one is vague, or did not converge, none are looked for.
+            covariance: (B, P, P) of the parameters.
         """
         count = len(self.shares)
         if count < 2:
@@ -63,7 +62,7 @@ class Places:
         least, where = misfit[:, self.neighbours].min(2)
         bottom = least >= misfit
         steps = torch.where(bottom, torch.arange(count), self.neighbours[torch.arange(count), where])
-        shares = torch.as_tensor(self.problem.ranges.shares(unknowns.numpy()))
+        shares = torch.as_tensor(self.problem.ranges.shares(ended.unknowns.numpy()))
         own = torch.cdist(shares, self.shares).argmin(1, keepdim=True)
         for _ in range(count):
             following = steps.gather(1, own)
@@ -73,24 +72,25 @@ class Places:
         values, tasks = misfit.where(bottom, torch.inf).scatter(1, own, torch.inf).sort(dim=1)
         tasks = torch.where(values.isfinite(), tasks, -1)[:, :_MOST]
         low, high = torch.as_tensor(self.problem.parameter_ranges.T)
-        std = solution.covariance.diagonal(dim1=1, dim2=2).sqrt()
-        sure = solution.converged & (std < (high - low) / 12**0.5).all(1)
+        std = covariance.diagonal(dim1=1, dim2=2).sqrt()
+        sure = ended.converged & (std < (high - low) / 12**0.5).all(1)
         unit = torch.where(std > 0, std, torch.inf)  # given values are no unknowns
-        offset = (self.parameters - solution.parameters[:, None]) / unit[:, None]
-        correlation = solution.covariance / (unit[:, :, None] * unit[:, None])
+        offset = (self.parameters - ended.unknowns[:, None, : std.shape[1]]) / unit[:, None]
+        correlation = covariance / (unit[:, :, None] * unit[:, None])
         inverse = torch.linalg.pinv(correlation.nan_to_num(0.0), hermitian=True)
         expected = torch.einsum("btp,bpq,btq->bt", offset, inverse, offset)
-        rise = (misfit - solution.misfit[:, None]) / solution.noise_std.square()[:, None]
-        share, less = (rise / expected).nan_to_num(torch.inf).where(expected > _FAR**2, torch.inf).min(1)
+        rise = (misfit - ended.misfit[:, None]) / ended.noise.square()[:, None]
+        share, less = (rise / expected).nan_to_num(torch.inf).where(expected > FAR**2, torch.inf).min(1)
         behind = torch.where((share < _LESS) & (less[:, None] != tasks).all(1), less, -1)
         return torch.where(sure[:, None], torch.cat([tasks, behind[:, None]], dim=1), -1)
 
 
 class Ended(Protocol):
-    """Where searches ended: unknowns (B, U), the parameters first; misfit, iterations and converged (B,)."""
+    """Where searches ended: unknowns (B, U), the parameters first; misfit, noise, iterations and converged (B,)."""
 
     unknowns: Tensor
     misfit: Tensor
+    noise: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -106,46 +106,52 @@ T = TypeVar("T", bound=Ended)
 
 
 def with_rivals(
-    best: T,
-    starts: Tensor,
-    covariance: Tensor,
-    asked: Asked,
-    error: Callable[[Tensor, T], Tensor],
-    search: Callable[[Tensor, Tensor], T],
-) -> tuple[Tensor, Tensor]:
-    """Put better ends of searches in the place of those that are there, and tell what is about as good elsewhere.
+    best: T, starts: Tensor, covariance: Tensor, search: Callable[[Tensor, Tensor], T]
+) -> tuple[Tensor, T, Tensor]:
+    """Put better ends of searches in the place of those that are there.
 
     Args:
         best: where the searches of a batch ended; it is changed.
         starts: (B, R) see `Places.rivals`.
         covariance: (B, P, P) of its parameters.
-        asked: of the batch.
-        error: misfit by which an end of queries (rows) may be off for the errors of the basis.
         search: searches queries (rows) from solved tasks (of these numbers).
 
     Returns:
-        the queries that are changed, and for all (B, P) parameters far away that fit about as well, NaN where none were
-        found.
+        the queries that are changed, the best ones of other places, and of which queries (B,) there is one.
     """
-    std = covariance.diagonal(dim1=1, dim2=2).sqrt()
-    rival, changed = torch.full_like(std, torch.nan), torch.zeros_like(best.converged)
+    other, there, changed = select(best, slice(None)), *(torch.zeros_like(best.converged) for _ in range(2))
+    other = replace(other, **{name: getattr(other, name).clone() for name in other.__dataclass_fields__})
     for tasks in starts.T:
-        rows = ((tasks >= 0) & rival.isnan().all(1)).nonzero().squeeze(1)
+        rows = (tasks >= 0).nonzero().squeeze(1)
         if not len(rows):
             continue
-        before, other = select(best, rows), search(rows, tasks[rows])
-        iterations = before.iterations + other.iterations
-        here, there = (ended.unknowns[:, : std.shape[1]] for ended in (before, other))
-        far = other.converged & ((there - here).abs() > _FAR * std[rows]).any(1)
-        larger, least = torch.maximum(before.misfit, other.misfit), torch.minimum(before.misfit, other.misfit)
-        noise, freedom = asked.noise[rows], asked.freedom[rows]
-        floor = error(rows, before) + error(rows, other)
-        ratio = freedom * ((larger + floor) / (least + floor)).log()
-        rise = torch.where(noise.isfinite(), (larger - least) / noise.square(), ratio)
-        better = far & (other.misfit < before.misfit)
-        as_good = far & (rise < _AS_GOOD)
-        rival[rows[as_good]] = torch.where(better[:, None], here, there)[as_good]
-        put(best, rows, replace(before, iterations=iterations))
-        put(best, rows[better], replace(select(other, better), iterations=iterations[better]))
-        changed[rows[better]] = True
-    return changed.nonzero().squeeze(1), rival
+        before, found = select(best, rows), search(rows, tasks[rows])
+        best.iterations[rows] += found.iterations
+        apart = found.converged & far(before, found, covariance[rows])
+        better = apart & (found.misfit < before.misfit)
+        second = merge(found, before, better)
+        taken = apart & ~(there[rows] & (other.misfit[rows] <= second.misfit))
+        put(other, rows[taken], select(second, taken))
+        put(best, rows[better], replace(select(found, better), iterations=best.iterations[rows[better]]))
+        there[rows[taken]] = changed[rows[better]] = True
+    return changed.nonzero().squeeze(1), other, there
+
+
+def far(here: Ended, there: Ended, covariance: Tensor) -> Tensor:
+    """(B,) whether two places are far apart in error bars by a covariance (B, P, P) of the parameters."""
+    std = covariance.diagonal(dim1=1, dim2=2).sqrt()
+    return ((there.unknowns - here.unknowns)[:, : std.shape[1]].abs() > FAR * std).any(1)
+
+
+def as_good(one: Ended, other: Ended, asked: Asked, error: Tensor) -> Tensor:
+    """(B,) whether of two places neither fits the data so much worse that it can be excluded.
+
+    Args:
+        one, other: the places.
+        asked: of the batch.
+        error: (B,) misfit by which both may be off for the errors of the basis.
+    """
+    larger, least = torch.maximum(one.misfit, other.misfit), torch.minimum(one.misfit, other.misfit)
+    ratio = asked.freedom * ((larger + error) / (least + error)).log()
+    rise = torch.where(asked.noise.isfinite(), (larger - least) / asked.noise.square(), ratio)
+    return rise < _AS_GOOD

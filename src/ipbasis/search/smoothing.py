@@ -71,6 +71,7 @@ class Smooth:
             jump=torch.zeros_like(std),
             basis_error=torch.zeros_like(std),
             rival=torch.full_like(online.known, torch.nan),
+            elsewhere=online.known[:, :0],
             stretch=torch.full_like(online.known, torch.nan),
             iterations=torch.zeros(count, dtype=torch.long),
             converged=torch.ones(count, dtype=torch.bool),

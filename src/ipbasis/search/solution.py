@@ -31,6 +31,7 @@ class Solution:
         known;
             else zero.
         rival: (B, P) parameters far away that fit about as well; NaN where none are known.
+        elsewhere: (B, P + F K) parameters and readouts of the best other place far away that was found; NaN for none.
         stretch: (B, P) by how much the error bar of a parameter grows two of them away, the rest following, to the side
             where it grows more; NaN where that is not known.
         iterations: (B,) steps taken.
@@ -52,6 +53,7 @@ class Solution:
     jump: Tensor
     basis_error: Tensor
     rival: Tensor
+    elsewhere: Tensor
     stretch: Tensor
     iterations: Tensor
     converged: Tensor
@@ -92,6 +94,7 @@ def without_errors(
         jump=nothing,
         basis_error=nothing,
         rival=torch.full_like(parameters, torch.nan),
+        elsewhere=parameters.new_zeros(queries, 0),
         stretch=torch.full_like(parameters, torch.nan),
         iterations=torch.full((queries,), steps),
         converged=torch.ones(queries, dtype=torch.bool),

@@ -17,13 +17,13 @@ from ipbasis.errors import InputError
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step, inverse_root
-from ipbasis.search.assemble import data_forms, mean_weight, observed_functions
+from ipbasis.search.assemble import data_forms, mean_weight
 from ipbasis.search.forward_map import ForwardMap, SolvedTasks
+from ipbasis.search.from_tasks import FromTasks
 from ipbasis.search.noise import Errors, Noise
-from ipbasis.search.prepared import InRounds
 from ipbasis.search.priors import Priors, priors_of
-from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bounds, with_other_starts
-from ipbasis.search.rivals import Places, with_rivals
+from ipbasis.search.restarts import trained_bounds
+from ipbasis.search.rivals import Places
 from ipbasis.search.rows import put, select
 from ipbasis.search.settings import GaussNewtonSettings
 from ipbasis.search.solution import Solution
@@ -36,7 +36,7 @@ _BATCH_ENTRIES = 40_000_000  # of the normal matrices and the forms of the data
 
 
 @dataclass(frozen=True)
-class SpanSearch(InRounds):
+class SpanSearch(FromTasks):
     """Levenberg-Marquardt on solutions in the span of a basis.
 
     Args:
@@ -60,50 +60,43 @@ class SpanSearch(InRounds):
         size = self.basis.record.functions * len(self.basis.problem.fields)
         return max(1, _BATCH_ENTRIES // (size * (size + longest)))
 
-    def at(self, batch: Batch, noise: Noise, functions: Tensor | None = None, near: Solution | None = None) -> Solution:
-        functions = observed_functions(self.basis, batch) if functions is None else functions
-        asked = _asked(self, batch, noise, functions)
-        within, beyond = trained_bounds(self.basis.problem), searched_bounds(self.basis.problem)
+    def asked(self, batch: Batch, noise: Noise, functions: Tensor) -> "_Asked":
+        return _asked(self, batch, noise, functions)
 
-        def searched(rows: Tensor, number: int) -> _Ended:
-            part = select(asked, rows)
-            return _search(self, part, _start(self, part, number, within), within)
+    def anew(self, asked: "_Asked", tasks: Tensor, best: "_Ended | None" = None) -> "_Ended":
+        within = trained_bounds(self.basis.problem)
+        return _search(self, asked, _from_task(self, asked, tasks, within), within)
 
-        if near is not None and not self.basis.problem.free_initial:  # a solution does not say those
-            best = _search(self, asked, _ended(self, asked, self._moved(near, asked)), within)
-            rows = (~best.converged).nonzero().squeeze(1)
-            if len(rows):  # too far away after all
-                put(best, rows, searched(rows, 0))
-        else:
-            best = searched(torch.arange(len(asked.size)), 0)
-            with_other_starts(best, asked.nearest.shape[1], asked.doubtful, searched)
-        # of two places that fit as well the one in the trained range is meant; only from its ends the search goes on
-        at_end = (best.unknowns <= within[0]) | (best.unknowns >= within[1])
-        rows = (asked.free & at_end).any(1).nonzero().squeeze(1)
-        if len(rows):
-            put(best, rows, _search(self, select(asked, rows), select(best, rows), beyond))
-        solution = _solution(self, asked, best)
-        if near is None:
+    def onward(self, asked: "_Asked", ended: "_Ended", bounds: Tensor) -> "_Ended":
+        return _search(self, asked, ended, bounds)
 
-            def other(rows: Tensor, tasks: Tensor) -> _Ended:
-                part = select(asked, rows)
-                return _search(self, part, _from_task(self, part, tasks, within), within)
+    def begun(self, asked: "_Asked", parameters: Tensor, readouts: Tensor) -> "_Ended":
+        forward = self.forward
+        own = torch.cat([parameters, self._initial(readouts)], dim=1)
+        there = forward.settled(own, forward.coordinates(readouts))
+        return _ended(self, asked, forward.solve(torch.where(asked.free, own, asked.known), there))
 
-            starts = self.places.rivals(asked.distances, best.unknowns, solution)
+    def found(self, asked: "_Asked", ended: "_Ended", batch: Batch, noise: Noise, functions: Tensor) -> Solution:
+        return _solution(self, asked, ended)
 
-            def error(rows: Tensor, ended: _Ended) -> Tensor:
-                return _basis_misfit(self, select(asked, rows), ended)
+    def readouts(self, ended: "_Ended") -> Tensor:
+        return self.forward.readouts(ended.coordinates[..., None]).flatten(1)
 
-            moved, rival = with_rivals(best, starts, solution.covariance, asked, error, other)
-            if len(moved):
-                put(solution, moved, _solution(self, select(asked, moved), select(best, moved)))
-            solution = replace(solution, rival=rival)
-        return solution
+    def truncation(self, asked: "_Asked", ended: "_Ended") -> Tensor:
+        """(B,) squared misfit that the errors of the solutions may make, by their residuals."""
+        shares = self.basis.problem.ranges.shares(ended.unknowns.numpy())
+        relative = ended.residual * torch.as_tensor(self.basis.record.local.ratio(shares))
+        return (relative * asked.size).square() * asked.counts.sum(1)
 
-    def _moved(self, near: Solution, asked: "_Asked") -> SolvedTasks:
-        """Solutions next to others, given values put in."""
-        there = self.forward.settled(near.parameters, self.forward.coordinates(near.readouts))
-        return self.forward.solve(torch.where(asked.free, near.parameters, asked.known), there)
+    def _initial(self, readouts: Tensor) -> Tensor:
+        """(B, I) free initial values of readouts (B, F K)."""
+        problem, by_field = self.basis.problem, readouts.unflatten(1, (self.forward.fields, -1))
+        start = torch.as_tensor(problem.domain[None, :, 0])
+        values = [
+            by_field[:, jet.field] @ self.basis.derivatives(start, (jet.index,))[jet.index][0]
+            for jet in problem.free_initial
+        ]
+        return torch.stack(values, dim=1) if values else readouts[:, :0]
 
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:
@@ -149,9 +142,9 @@ class _Asked:
     free_freedom: Tensor
 
     @property
-    def nearest(self) -> Tensor:
-        """(B, T) solved tasks by nearness to the data."""
-        return self.distances.argsort(dim=1)
+    def free_misfit(self) -> Tensor:
+        """(B,) see `Solution`."""
+        return self.rest.sum(1)
 
     @property
     def free(self) -> Tensor:
@@ -175,11 +168,6 @@ class _Asked:
         """(B,) standard deviation of the noise by a misfit, or as it was given."""
         least = torch.finfo(misfit.dtype).eps * self.size
         return torch.where(self.noise.isfinite(), self.noise, (misfit / self.freedom).sqrt().maximum(least))
-
-    def doubtful(self, ended: "_Ended") -> Tensor:
-        """(B,) whether another start may lead to a better place."""
-        free = self.rest.sum(1), self.free_freedom
-        return ~ended.converged | larger_than_due(ended.misfit, self.freedom, self.noise, *free)
 
 
 @dataclass(frozen=True)
@@ -240,11 +228,6 @@ def _distances(search: SpanSearch, root: Tensor, target: Tensor, known: Tensor) 
     missed = (known[:, None] - search.solved.unknowns) / (ranges[:, 1] - ranges[:, 0])
     total = target.square().sum((1, 2))
     return misfit + total[:, None] * missed.nan_to_num(0.0).square().sum(2)
-
-
-def _start(search: SpanSearch, asked: _Asked, number: int, bounds: Tensor) -> _Ended:
-    """The solved task of this number in the order of nearness, not searched yet."""
-    return _from_task(search, asked, asked.nearest[:, number], bounds)
 
 
 def _from_task(search: SpanSearch, asked: _Asked, tasks: Tensor, bounds: Tensor) -> _Ended:
@@ -341,34 +324,28 @@ def _solution(search: SpanSearch, asked: _Asked, ended: _Ended) -> Solution:
     noise = torch.where(asked.noise.isfinite(), noise, estimated)
     factor, deviations = noise / ended.noise, root[:, :count]
     # an estimate is off by no more than so many of its error bars, and by anything below
-    basis_error = _basis_misfit(search, asked, ended).sqrt() / noise
+    basis_error = search.truncation(asked, ended).sqrt() / noise
     widened = factor * (1 + basis_error.square() / 3).sqrt()
-    rest = asked.rest.sum(1)
+    readouts = search.readouts(ended)
+    nowhere = torch.cat([ended.unknowns[:, :count], readouts], dim=1).fill_(torch.nan)
     return Solution(
         parameters=ended.unknowns[:, :count],
         covariance=(deviations @ deviations.mT) * widened.square()[:, None, None],
-        readouts=forward.readouts(ended.coordinates[..., None]).flatten(1),
+        readouts=readouts,
         covariances=forward.readouts(spread) * widened[:, None, None, None],
         used=used,
         noise_std=noise,
-        objective=(right.square().sum(1) + rest / ended.noise.square()) / factor.square(),
+        objective=(right.square().sum(1) + asked.free_misfit / ended.noise.square()) / factor.square(),
         physics=torch.zeros_like(noise),  # solved as well as the span can
         misfit=ended.misfit,
         freedom=freedom,
-        free_misfit=rest,
+        free_misfit=asked.free_misfit,
         free_freedom=asked.free_freedom,
         jump=torch.zeros_like(noise),
         basis_error=basis_error,
         rival=torch.full_like(ended.unknowns[:, :count], torch.nan),
+        elsewhere=nowhere,
         stretch=torch.full_like(ended.unknowns[:, :count], torch.nan),
         iterations=ended.iterations,
         converged=ended.converged & ended.found,
     )
-
-
-def _basis_misfit(search: SpanSearch, asked: _Asked, ended: _Ended) -> Tensor:
-    """(B,) squared misfit that the errors of the solutions, by their residuals, may make, in units of the weights."""
-    basis = search.basis
-    shares = basis.problem.ranges.shares(ended.unknowns.numpy())
-    relative = ended.residual * torch.as_tensor(basis.record.local.ratio(shares))
-    return (relative * asked.size).square() * asked.counts.sum(1)

@@ -245,11 +245,14 @@ class Grid:
 
     def interpolant(self, states: Tensor, values: Tensor) -> Tensor:
         """(B, W, bubbles) that come next to the values (B, F, W, Q) of the fields at the Gauss points."""
-        own = self._tables[..., : self.bubbles]
         ends = torch.cat([states[:, :-1], states[:, 1:]], dim=2)
         rest = values - torch.einsum("fwqc,bwc->bfwq", self._tables[..., self.bubbles :], ends)
-        inverse = torch.linalg.pinv(own.transpose(0, 1).flatten(1, 2))
-        return torch.einsum("wkr,bwr->bwk", inverse, rest.transpose(1, 2).flatten(2))
+        return torch.einsum("wkr,bwr->bwk", self._interpolation, rest.transpose(1, 2).flatten(2))
+
+    @cached_property
+    def _interpolation(self) -> Tensor:
+        """(W, bubbles, F Q) takes values of the fields at the Gauss points, those by the states less, to bubbles."""
+        return torch.linalg.pinv(self._tables[..., : self.bubbles].transpose(0, 1).flatten(1, 2))
 
     @cached_property
     def _tables(self) -> Tensor:
@@ -285,3 +288,10 @@ class Grid:
 def grid_of(problem: Problem, settings: PiecewiseSettings) -> Grid:
     """The windows that piecewise polynomials of a problem stand for."""
     return Grid(problem, np.array(settings.breakpoints[0]), settings.degrees[0] + 1 - max(problem.orders))
+
+
+def edges_of(problem: Problem, windows: int) -> np.ndarray:
+    """Ends of windows of equal width, and of those at which a formula changes over."""
+    low, high = problem.domain[0]
+    jumps = [at for at in problem.system.jumps(0) if low < at < high]
+    return np.unique([*np.linspace(low, high, windows + 1), *jumps])

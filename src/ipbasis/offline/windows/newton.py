@@ -11,7 +11,7 @@ from ipbasis.offline.windows.elimination import Condensed, condense
 from ipbasis.offline.windows.grid import Grid
 
 _SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
-_MOST_DAMPING = 1e6
+_DAMPING, _MOST_DAMPING = 1e-3, 1e6
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class State:
         parts = ((getattr(self, f.name), getattr(step, f.name)) for f in fields(self))
         return State(*(own + share.reshape(-1, *[1] * (own.ndim - 1)) * other for own, other in parts))
 
-    def where(self, rows: Tensor, other: "State") -> "State":
-        """The other one in the rows (B,) that are true."""
-        parts = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return State(*(torch.where(rows.reshape(-1, *[1] * (own.ndim - 1)), new, own) for own, new in parts))
+    def put(self, rows: Tensor, part: "State") -> None:
+        """Replace some rows, in place."""
+        for field in fields(self):
+            getattr(self, field.name)[rows] = getattr(part, field.name)
 
     def __getitem__(self, rows: Tensor) -> "State":
         return State(*(getattr(self, f.name)[rows] for f in fields(self)))
@@ -80,6 +80,7 @@ class Found:
         state: fields and parameters.
         objective: (B,) weighted squares of data, equations and conditions.
         misfit: (B,) of the data alone.
+        normal: (B, S + P, S + P) normal matrices of the state at the start and the parameters, before the last step.
         iterations: (B,) steps.
         converged: (B,).
     """
@@ -87,6 +88,7 @@ class Found:
     state: State
     objective: Tensor
     misfit: Tensor
+    normal: Tensor
     iterations: Tensor
     converged: Tensor
 
@@ -232,10 +234,11 @@ def root_rows(posed: Posed, state: State, condensed: Condensed) -> tuple[Tensor,
     return rows, right
 
 
-def _root_step(grid: Grid, posed: Posed, state: State, condensed: Condensed, damping: Tensor) -> tuple[Tensor, Tensor]:
-    """The step (B, S + P) of Levenberg and Marquardt in the root, no further than the bounds, and the objective (B,)
-    that it predicts."""
-    rows, right = root_rows(posed, state, condensed)
+def _root_step(
+    grid: Grid, posed: Posed, state: State, rows: Tensor, right: Tensor, damping: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The step (B, S + P) of Levenberg and Marquardt in the root, see `root_rows`, no further than the bounds, and the
+    objective (B,) that it predicts."""
     now = torch.cat([state.states[:, 0], state.parameters], dim=1)
     fixed = torch.cat([torch.zeros_like(state.states[:, 0], dtype=torch.bool), ~posed.free], dim=1)
     return bounded_step(rows, right, now, _root_bounds(grid, posed), fixed, damping)
@@ -263,7 +266,7 @@ def search(
     level: Tensor,
     steps: int,
     gain: float,
-    damping: float = 1e-3,
+    damping: Tensor | None = None,
 ) -> Found:
     """Minimise misfit of the data + squared relative defects / level², by Levenberg and Marquardt.
 
@@ -274,14 +277,16 @@ def search(
         level: (B,) relative defects that are allowed.
         steps: at most.
         gain: predicted decrease of the objective that is not worth a step.
-        damping: of the first step.
+        damping: (B,) of the first step; None for a usual one.
     """
     units = scales(grid, state, posed.sizes, level)
     state = State(state.bubbles.clone(), state.states.clone(), state.parameters.clone())
     objective, misfit = _objective(grid, posed, state, units, level)
     iterations = torch.zeros(len(state), dtype=torch.long)
     converged = torch.zeros(len(state), dtype=torch.bool)
-    damp = torch.full_like(objective, damping)
+    damp = torch.full_like(objective, _DAMPING) if damping is None else damping.clone()
+    width = grid.states + state.parameters.shape[1]
+    normal = objective.new_full((len(state), width, width), torch.nan)
     active = objective.isfinite().nonzero().squeeze(1)
     for _ in range(steps):
         if not len(active):
@@ -289,22 +294,23 @@ def search(
         problem = _Weighted(grid, posed[active], units[active], level[active])
         here, before = state[active], objective[active]
         condensed = condensed_at(grid, problem.posed, here, problem.units, problem.level)
-        step, predicted = _root_step(grid, problem.posed, here, condensed, damp[active])
+        rows, right = root_rows(problem.posed, here, condensed)
+        normal[active] = rows.mT @ rows
+        step, predicted = _root_step(grid, problem.posed, here, rows, right, damp[active])
         # along a weak direction any damping makes a step short: what is left to gain is told by the one without
         undamped = torch.full_like(before, LEAST_DAMPING)
-        _, lowest = _root_step(grid, problem.posed, here, condensed, undamped)
+        _, lowest = _root_step(grid, problem.posed, here, rows, right, undamped)
         end = _searched(problem, here, _spread(grid, condensed, step), before, misfit[active], predicted)
         damp[active] = torch.where(end.taken, torch.where(end.whole, 0.2, 2.0), 10.0) * damp[active].clamp_min(
             LEAST_DAMPING
         )
-        for field in fields(state):
-            getattr(state, field.name)[active] = getattr(end.state, field.name)
+        state.put(active, end.state)
         objective[active], misfit[active] = end.objective, end.misfit
         iterations[active] += 1
         ended = before - lowest < gain
         converged[active] = ended
         active = active[~(ended | (damp[active] > _MOST_DAMPING))]
-    return Found(state, objective, misfit, iterations, converged)
+    return Found(state, objective, misfit, normal, iterations, converged)
 
 
 @dataclass(frozen=True)
@@ -347,24 +353,25 @@ def _searched(
 ) -> _LineEnd:
     """The first share of a step that lowers the objective, corrected where it gains less than half of what it
     should."""
-    share, taken = torch.ones_like(before), torch.zeros_like(before, dtype=torch.bool)
-    now, after, data = here, before.clone(), misfit.clone()
-    for _ in range(_SHORTENINGS):
-        trial = here.moved(step, share)
-        value, own = problem.objective(trial)
-        poor = (~taken & ~(value <= (before + predicted) / 2)).nonzero().squeeze(1)
+    taken, whole = (torch.zeros_like(before, dtype=torch.bool) for _ in range(2))
+    now, after, data = here.moved(step, torch.zeros(())), before.clone(), misfit.clone()
+    rows = torch.arange(len(before))
+    for number in range(_SHORTENINGS):
+        part = problem[rows]
+        trial = here[rows].moved(step[rows], torch.tensor(_SHORTER**number))
+        value, own = part.objective(trial)
+        poor = (~(value <= (before[rows] + predicted[rows]) / 2)).nonzero().squeeze(1) if number == 0 else rows[:0]
         if len(poor):
-            part = problem[poor]
-            other = part.corrected(trial[poor])
-            lower, less = part.objective(other)
+            other = part[poor].corrected(trial[poor])
+            lower, less = part[poor].objective(other)
             better = ~(lower >= value[poor]) & lower.isfinite()
-            for field in fields(trial):
-                getattr(trial, field.name)[poor[better]] = getattr(other, field.name)[better]
+            trial.put(poor[better], other[better])
             value[poor[better]], own[poor[better]] = lower[better], less[better]
-        better = ~taken & (value < before)
-        now, after = now.where(better, trial), torch.where(better, value, after)
-        data, taken = torch.where(better, own, data), taken | better
-        if taken.all():
+        better = value < before[rows]
+        lower = rows[better]
+        now.put(lower, trial[better])
+        after[lower], data[lower], taken[lower], whole[lower] = value[better], own[better], True, number == 0
+        rows = rows[~better]
+        if not len(rows):
             break
-        share = torch.where(taken, share, share * _SHORTER)
-    return _LineEnd(now, after, data, taken, taken & (share == 1))
+    return _LineEnd(now, after, data, taken, whole)

@@ -10,7 +10,9 @@ from torch import Tensor
 from ipbasis.errors import InputError
 from ipbasis.features.piecewise import Piecewise, PiecewiseSettings
 from ipbasis.offline.artefact import Accuracy, Basis, Record, Solved, versions
-from ipbasis.offline.windows.grid import Grid
+from ipbasis.offline.windows.carried import fine_enough
+from ipbasis.offline.windows.grid import Grid, edges_of
+from ipbasis.offline.windows.newton import State
 from ipbasis.offline.windows.tasks import Curve, Solutions, integrated, solve, solve_by_continuation, state_of
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.problem.natural_units import natural_units
@@ -78,7 +80,7 @@ def _field_scales(problem: Problem) -> np.ndarray:
         size = _continued_scales(problem)
     else:
         rows = [row for row, jet in enumerate(first_order_system(problem).state) if jet.index == ()]
-        at = Grid(problem, _edges(problem, 4), _POINTS).times.numpy().ravel()
+        at = Grid(problem, edges_of(problem, 4), _POINTS).times.numpy().ravel()
         values = [curve(at)[rows] for curve in found if curve is not None]
         size = np.sqrt(np.square(values).mean(axis=(0, 2))) if values else np.zeros(len(problem.fields))
     if not np.isfinite(size).all() or not (size > 0).any():
@@ -94,7 +96,7 @@ def _continued_scales(problem: Problem) -> np.ndarray:
     scales = np.ones(len(problem.fields))
     for _ in range(_TURNS):
         inner = rescaled(problem, natural_units(problem, dict(zip(problem.fields, scales.tolist(), strict=True))))
-        grid = Grid(inner, _edges(inner, 4), _POINTS)
+        grid = Grid(inner, edges_of(inner, 4), _POINTS)
         solved = solve_by_continuation(grid, inner.sobol_tasks(_FEW, 0), torch.ones(grid.states, dtype=torch.float64))
         chosen = solved.state[solved.solved] if solved.solved.any() else solved.state
         values = grid.field_values(grid.unknowns(chosen.bubbles, chosen.states))
@@ -103,13 +105,6 @@ def _continued_scales(problem: Problem) -> np.ndarray:
         if solved.solved.any() and ((size == 0) | ((size > 1 / _FAR) & (size < _FAR))).all():
             break
     return np.where(size > 0, scales, 0.0) if solved.solved.any() else np.zeros_like(scales)
-
-
-def _edges(problem: Problem, windows: int) -> np.ndarray:
-    """Ends of windows of equal width, and of those at which a formula changes over."""
-    low, high = problem.domain[0]
-    jumps = [at for at in problem.system.jumps(0) if low < at < high]
-    return np.unique([*np.linspace(low, high, windows + 1), *jumps])
 
 
 def _solutions(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None) -> Solutions:
@@ -133,31 +128,16 @@ def _sizes(states: Tensor) -> Tensor:
 def _grid(problem: Problem, tolerance: float, told: Told) -> Grid:
     """Windows, halved where the polynomials of any task still change by more than a tolerance with their degree."""
     pool = _joined(problem.corner_tasks(), problem.sobol_tasks(_POOL, 0))
-    curves, edges = integrated(problem, pool, _FINE), _edges(problem, 2)
-    while True:
-        grid = Grid(problem, edges, _POINTS)
-        rough = _rough(grid, pool, curves, tolerance)
-        told(f"{grid.windows} windows, {rough.sum()} too wide")
-        if not rough.any() or grid.windows + rough.sum() > _MOST_WINDOWS:
-            return grid
-        edges = np.sort(np.concatenate([edges, (edges[:-1] + edges[1:])[rough] / 2]))
+    curves = integrated(problem, pool, _FINE)
 
-
-def _rough(grid: Grid, tasks: Tasks, curves: list[Curve | None] | None, tolerance: float) -> np.ndarray:
-    """(W,) whether a window is too wide for any task."""
-    if curves is None:
-        found = _solutions(grid, tasks, None)
-        state = found.state[found.solved] if found.solved.any() else found.state
-    else:
+    def solutions(grid: Grid) -> State:
+        if curves is None:
+            found = _solutions(grid, pool, None)
+            return found.state[found.solved] if found.solved.any() else found.state
         there = [number for number, curve in enumerate(curves) if curve is not None]
-        state = state_of(grid, [curves[n] for n in there], torch.as_tensor(tasks.parameters[there]))
-    unknowns = grid.unknowns(state.bubbles, state.states)
-    size = grid.field_values(unknowns).square().mean((2, 3)).sqrt()
-    usual = size.square().mean(0).sqrt()
-    # a field that is nothing but rounding beside the others is not resolved
-    least = torch.maximum(1e-4 * usual, torch.finfo(size.dtype).eps * usual.amax())
-    change = grid.tail(unknowns) / torch.maximum(size, least)[..., None].clamp_min(1e-300)
-    return (change.amax((0, 1)) > tolerance).numpy()
+        return state_of(grid, [curves[n] for n in there], torch.as_tensor(pool.parameters[there]))
+
+    return fine_enough(problem, edges_of(problem, 2), _POINTS, tolerance, _MOST_WINDOWS, solutions, told)
 
 
 def _accuracy(grid: Grid, problem: Problem) -> Accuracy:
