@@ -130,9 +130,11 @@ def with_rivals(
         apart = found.converged & far(before, found, covariance[rows])
         better = apart & (found.misfit < before.misfit)
         second = merge(found, before, better)
-        taken = apart & ~(there[rows] & (other.misfit[rows] <= second.misfit))
-        put(other, rows[taken], select(second, taken))
         put(best, rows[better], replace(select(found, better), iterations=best.iterations[rows[better]]))
+        kept = there[rows] & (other.misfit[rows] <= second.misfit)
+        kept &= far(select(best, rows), select(other, rows), covariance[rows])
+        taken = apart & ~kept
+        put(other, rows[taken], select(second, taken))
         there[rows[taken]] = changed[rows[better]] = True
     return changed.nonzero().squeeze(1), other, there
 

@@ -38,7 +38,6 @@ _FALL = 0.03  # from there on
 # Of the grid for these levels: Gauss points of a window, and relative error. With 4 to 10 points a step on Lotka-
 # Volterra, SIR, Robertson and van der Pol takes 28 to 90 % of the time that it takes with 6, or more.
 _ROUGH_POINTS, _ROUGH = 6, 1e-2
-_DAMPING = 1e-2  # times the square of a level: the columns of the equations are as long as these are strong
 _SHARE = 1e-3  # of the noise, that defects may be at the end: about its square in an error bar
 _LEAST_LEVEL = 1e-10  # below it rounding errors of the residuals grow
 _FIRST_NOISE = 0.1  # relative, of a search that is to find it
@@ -330,11 +329,21 @@ def _weakly(
 
 
 def _strongly(windows: Windows, asked: _Asked, start: _Ended, bounds: Tensor) -> _Ended:
-    """Search on the windows of the basis within bounds (2, P + I), to the last level."""
+    """Search on the windows of the basis within bounds (2, P + I), to the last level; where that is too far at once, in
+    smaller steps."""
+    ended = _tightened(windows, asked, start, bounds, _LEVELS[-1] * _FALL)
+    rows = (~ended.converged).nonzero().squeeze(1)
+    if len(rows):
+        part = _tightened(windows, select(asked, rows), select(start, rows), bounds, _LEVELS[-1])
+        put(ended, rows, replace(part, iterations=part.iterations + (ended.iterations - start.iterations)[rows]))
+    return ended
+
+
+def _tightened(windows: Windows, asked: _Asked, start: _Ended, bounds: Tensor, first: float) -> _Ended:
+    """Search from a first level to the last one, an estimated noise following the misfit."""
     ended = select(start, slice(None))
     ended = replace(ended, **{name: getattr(ended, name).clone() for name in ended.__dataclass_fields__})
-    rows, level = torch.arange(len(asked.size)), (_LEVELS[-1] * _FALL) * torch.ones_like(asked.size)
-    level = level.maximum(_last_level(asked, ended.noise))
+    rows, level = torch.arange(len(asked.size)), _last_level(asked, ended.noise).clamp_min(first)
     while len(rows):
         part, own = select(asked, rows), level[rows]
         found = _at_level(windows, part, part.fine, select(ended, rows), own, bounds)
@@ -392,8 +401,7 @@ def _at_level(windows: Windows, asked: _Asked, data: _Data, ended: _Ended, level
     # data that are trusted more than the equation would be followed by defects, whatever the parameters
     held = torch.where(given, asked.noise, ended.noise.maximum(level * asked.size))
     posed = _posed(windows, asked, data, held, bounds)
-    damping = _DAMPING * level.square()
-    found = search(grid, posed, ended.state, level, steps, _gain(windows), damping)
+    found = search(grid, posed, ended.state, level, steps, _gain(windows))
     misfit, passed = found.misfit * held.square(), ended.passed.clone()
     noise = torch.where(given, asked.noise, _estimated(asked, misfit))
     place = torch.cat([found.state.states[:, 0], found.state.parameters], dim=1)

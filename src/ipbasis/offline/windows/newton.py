@@ -11,7 +11,7 @@ from ipbasis.offline.windows.elimination import Condensed, condense
 from ipbasis.offline.windows.grid import Grid
 
 _SHORTENINGS, _SHORTER = 6, 0.25  # of a step that does not lower the objective
-_DAMPING, _MOST_DAMPING = 1e-3, 1e6
+_MOST_DAMPING = 1e6
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def search(
     level: Tensor,
     steps: int,
     gain: float,
-    damping: Tensor | None = None,
+    damping: float = 1e-3,
 ) -> Found:
     """Minimise misfit of the data + squared relative defects / level², by Levenberg and Marquardt.
 
@@ -277,14 +277,14 @@ def search(
         level: (B,) relative defects that are allowed.
         steps: at most.
         gain: predicted decrease of the objective that is not worth a step.
-        damping: (B,) of the first step; None for a usual one.
+        damping: of the first step.
     """
     units = scales(grid, state, posed.sizes, level)
     state = State(state.bubbles.clone(), state.states.clone(), state.parameters.clone())
     objective, misfit = _objective(grid, posed, state, units, level)
     iterations = torch.zeros(len(state), dtype=torch.long)
     converged = torch.zeros(len(state), dtype=torch.bool)
-    damp = torch.full_like(objective, _DAMPING) if damping is None else damping.clone()
+    damp = torch.full_like(objective, damping)
     width = grid.states + state.parameters.shape[1]
     normal = objective.new_full((len(state), width, width), torch.nan)
     active = objective.isfinite().nonzero().squeeze(1)
@@ -360,7 +360,7 @@ def _searched(
         part = problem[rows]
         trial = here[rows].moved(step[rows], torch.tensor(_SHORTER**number))
         value, own = part.objective(trial)
-        poor = (~(value <= (before[rows] + predicted[rows]) / 2)).nonzero().squeeze(1) if number == 0 else rows[:0]
+        poor = (~(value <= (before[rows] + predicted[rows]) / 2)).nonzero().squeeze(1)
         if len(poor):
             other = part[poor].corrected(trial[poor])
             lower, less = part[poor].objective(other)
