@@ -1,5 +1,6 @@
 """Places that fit the data as well as the estimate: no estimate is ok with an interval about one of them alone."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from ipbasis import Problem, estimate, train
 from ipbasis.problem.declaration import Tasks
 from ipbasis.reference.solutions import solutions
-from ipbasis.search.rivals import Places
+from ipbasis.search.rivals import Places, with_rivals
 
 CHAIN = {
     "coordinates": {"t": [0, 10]},
@@ -130,3 +131,57 @@ def test_valleys_are_those_of_the_misfit_among_neighbours():
     assert set(places.rivals(misfit, ended, unknown).ravel().tolist()) == {-1}  # without error bars nothing is told
     single = (parameters[:, 0] - 1.02).square()[None] * 1e2
     assert set(places.rivals(single, ended, covariance).ravel().tolist()) == {-1}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Where searches for one parameter ended."""
+
+    unknowns: torch.Tensor
+    misfit: torch.Tensor
+    noise: torch.Tensor
+    iterations: torch.Tensor
+    converged: torch.Tensor
+
+
+def ended(place: float, misfit: float) -> Ended:
+    """A search that converged in three steps."""
+    one = torch.ones(1, dtype=torch.float64)
+    return Ended(one[:, None] * place, one * misfit, one, torch.full((1,), 3), one > 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "best", "other"),
+    [
+        ([(1.0, 1.1), (1.0, 0.9)], 1.0, 0.0),  # the same place twice, told better the second time
+        ([(1.0, 0.9), (0.0, 1.0)], 1.0, 0.0),
+        ([(1.0, 1.2), (2.0, 1.1)], 0.0, 2.0),  # the better one of two others
+        ([(1.0, 0.9), (2.0, 0.8)], 2.0, 1.0),
+        ([(0.001, 0.9)], 0.0, None),  # no other place
+    ],
+)
+def test_the_other_place_is_never_that_of_the_best(found, best, other):
+    here = ended(0.0, 1.0)
+    starts = torch.arange(len(found))[None]
+    ends = iter([ended(*one) for one in found])
+    covariance = torch.full((1, 1, 1), 1e-4, dtype=torch.float64)
+    moved, second, there = with_rivals(here, starts, covariance, lambda rows, tasks: next(ends))
+    assert here.unknowns.item() == best
+    assert moved.tolist() == ([0] if best else [])
+    assert there.item() == (other is not None)
+    assert other is None or second.unknowns.item() == other
+    assert here.iterations.item() == 3 * (1 + len(found))
+
+
+def test_what_is_told_does_not_depend_on_the_other_queries():
+    problem, field, times = AMBIGUOUS["sum"]
+    basis, rng = train(problem), np.random.default_rng(1)
+    tasks = problem.sample_tasks(12, rng)
+    values = solutions(problem, tasks, times[None, :, None])[..., problem.fields.index(field)]
+    values = values + 0.01 * rng.standard_normal(values.shape)
+    table = pd.DataFrame(
+        {"query": np.repeat(np.arange(12), len(times)), "t": np.tile(times, 12), field: values.ravel()}
+    )
+    together = estimate(basis, table).table
+    apart = pd.concat([estimate(basis, own).table for _, own in table.groupby("query")], ignore_index=True)
+    assert together["status"].tolist() == apart["status"].tolist()
