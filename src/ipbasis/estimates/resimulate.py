@@ -11,7 +11,7 @@ from ipbasis.estimates.checks import excess_over_chance
 from ipbasis.offline.artefact import Basis
 from ipbasis.problem.declaration import Problem, Tasks
 from ipbasis.reference.solutions import has_reference, solutions_or_nan
-from ipbasis.search.assemble import amplitude
+from ipbasis.search.assemble import amplitude, initial_values
 from ipbasis.search.reweighting import Fit
 
 COLUMN = "resimulation_rms"
@@ -55,13 +55,7 @@ def fitted_initial_values(basis: Basis, readouts: torch.Tensor) -> np.ndarray:
         basis: the functions.
         readouts: (B, F K).
     """
-    problem = basis.problem
-    by_field = readouts.unflatten(1, (len(problem.fields), -1))
-    jets = list(problem.free_initial)
-    start = torch.tensor(problem.domain[None, :, 0])
-    functions = basis.function_map(start, tuple(jet.index for jet in jets))
-    columns = [by_field[:, jet.field] @ functions[jet.index][0] for jet in jets]
-    return torch.stack(columns, dim=1).numpy() if jets else np.empty((len(readouts), 0))
+    return initial_values(basis, readouts).numpy()
 
 
 def tasks_of(basis: Basis, fit: Fit) -> Tasks:

@@ -27,6 +27,22 @@ def observed_functions(basis: Basis, batch: Batch) -> Tensor:
     return functions.unflatten(0, points.shape[:2])
 
 
+def functions_of(functions: Tensor, rows: Tensor) -> Tensor:
+    """Functions (B or 1, n, K) at the points of some queries; once if all share them."""
+    return functions if len(functions) == 1 else functions[rows]
+
+
+def initial_values(basis: Basis, readouts: Tensor) -> Tensor:
+    """(B, free initial values) of readouts (B, F K), at the low end of the first coordinate."""
+    problem = basis.problem
+    by_field = readouts.unflatten(1, (len(problem.fields), -1))
+    jets = list(problem.free_initial)
+    start = torch.tensor(problem.domain[None, :, 0])
+    functions = basis.function_map(start, tuple(jet.index for jet in jets))
+    columns = [by_field[:, jet.field] @ functions[jet.index][0] for jet in jets]
+    return torch.stack(columns, dim=1) if jets else readouts[:, :0]
+
+
 def data_forms(functions: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Roots of the weighted data misfit of each query, by QR.
 
@@ -84,7 +100,7 @@ def assemble(
     functions = observed_functions(basis, batch) if functions is None else functions
     if rows is not None:
         batch, std = batch.select(rows.cpu().numpy()), None if std is None else std[rows]
-        functions = functions if len(functions) == 1 else functions[rows]
+        functions = functions_of(functions, rows)
     observed = torch.as_tensor(batch.observed)
     values = torch.as_tensor(batch.values)
     weights = observed.double() if std is None else torch.where(observed, 1 / std, 0.0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ipbasis.observations.long_form import Batch
-from ipbasis.search.assemble import observed_functions
+from ipbasis.search.assemble import functions_of, observed_functions
 from ipbasis.search.noise import Noise
 from ipbasis.search.prepared import InRounds
 from ipbasis.search.restarts import larger_than_due, searched_bounds, trained_bounds, with_other_starts
@@ -98,7 +98,7 @@ class FromTasks(InRounds):
     ) -> None:
         """Put the outcome of some queries into a solution."""
         if len(rows):
-            part, own = batch.select(rows.numpy()), functions if len(functions) == 1 else functions[rows]
+            part, own = batch.select(rows.numpy()), functions_of(functions, rows)
             put(solution, rows, self.found(select(asked, rows), select(best, rows), part, select(noise, rows), own))
 
     def _elsewhere(self, rows: Tensor, other: Any, solution: Solution) -> None:
@@ -112,8 +112,7 @@ class FromTasks(InRounds):
         free = solution.free_misfit, solution.free_freedom
         rows = larger_than_due(solution.misfit, solution.freedom.clamp_min(1), given, *free).nonzero().squeeze(1)
         if len(rows):
-            own = functions if len(functions) == 1 else functions[rows]
-            other = self.at(batch.select(rows.numpy()), select(noise, rows), own)
+            other = self.at(batch.select(rows.numpy()), select(noise, rows), functions_of(functions, rows))
             better = other.converged & (other.misfit < solution.misfit[rows])
             put(solution, rows[better], select(other, better))
         return solution

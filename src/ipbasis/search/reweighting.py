@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
-from ipbasis.search.assemble import amplitude, observed_functions
+from ipbasis.search.assemble import amplitude, functions_of, observed_functions
 from ipbasis.search.noise import BOUND, ByObservation, ByQuery, Errors, Estimated, Noise, basis_error
 from ipbasis.search.residuals import Residuals, estimated_noise
 from ipbasis.search.rows import put, select
@@ -138,7 +138,7 @@ def fit_in_rounds(basis: Basis, batch: Batch, noise: Noise, errors: Errors, squa
     if lost.any():
         part = batch.select(lost.numpy())
         large = _first_noise(part, noise, errors).with_basis_error(basis_error(basis, part))
-        put(solution, lost, squares.at(part, large, _of(functions, lost)))
+        put(solution, lost, squares.at(part, large, functions_of(functions, lost)))
         std[lost] = large.by_observation
     return _rounds(basis, batch, noise, errors, squares, functions, _Started(solution, std, lost))
 
@@ -214,7 +214,7 @@ class _Rounds:
     def again(self, rows: Tensor, late: bool) -> Tensor:
         """Another round of some queries, and those that need one more; many were before it if it is `late`."""
         own, before, last = (select(each, rows) for each in (self.following, self.fitted, self.solution))
-        batch, functions = self.batch.select(rows.numpy()), _of(self.functions, rows)
+        batch, functions = self.batch.select(rows.numpy()), functions_of(self.functions, rows)
         pseudo = replace(batch, values=own.values.numpy())
         again = self.squares.again(pseudo, ByObservation(own.std), functions, last)
         put(self.used, rows, own)
@@ -236,7 +236,7 @@ class _Rounds:
         batch = replace(self.batch.select(rows.numpy()), values=held.values.numpy())
         solution, estimated = select(self.solution, rows), not self.noise.given
         found = self.squares.looked_around(
-            batch, ByObservation(held.std), _of(self.functions, rows), solution, estimated
+            batch, ByObservation(held.std), functions_of(self.functions, rows), solution, estimated
         )
         put(self.solution, rows, found[0])
         moved = rows[found[1]]
@@ -247,14 +247,9 @@ class _Rounds:
     def _put(self, rows: Tensor, solution: Solution, separate: Tensor) -> None:
         """A solution of some queries, and what a next round of them would fit."""
         put(self.solution, rows, solution)
-        self.fitted[rows] = now = _fitted(_of(self.functions, rows), solution)
+        self.fitted[rows] = now = _fitted(functions_of(self.functions, rows), solution)
         batch, noise = self.batch.select(rows.numpy()), select(self.noise, rows)
         put(self.following, rows, _round(self.basis, batch, noise, self.errors, now, solution.used, separate))
-
-
-def _of(functions: Tensor, rows: Tensor) -> Tensor:
-    """The functions at the points of some queries; once if all share them."""
-    return functions if len(functions) == 1 else functions[rows]
 
 
 def _first_noise(batch: Batch, noise: Noise, errors: Errors) -> ByObservation:

@@ -119,8 +119,8 @@ def with_rivals(
     Returns:
         the queries that are changed, the best ones of other places, and of which queries (B,) there is one.
     """
-    other, there, changed = select(best, slice(None)), *(torch.zeros_like(best.converged) for _ in range(2))
-    other = replace(other, **{name: getattr(other, name).clone() for name in other.__dataclass_fields__})
+    other = select(best, torch.arange(len(starts)))
+    there, changed = (torch.zeros_like(best.converged) for _ in range(2))
     for tasks in starts.T:
         rows = (tasks >= 0).nonzero().squeeze(1)
         if not len(rows):

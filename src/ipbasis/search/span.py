@@ -17,7 +17,7 @@ from ipbasis.errors import InputError
 from ipbasis.observations.long_form import Batch
 from ipbasis.offline.artefact import Basis
 from ipbasis.offline.bounded import LEAST_DAMPING, bounded_step, inverse_root
-from ipbasis.search.assemble import data_forms, mean_weight
+from ipbasis.search.assemble import data_forms, initial_values, mean_weight
 from ipbasis.search.forward_map import ForwardMap, SolvedTasks
 from ipbasis.search.from_tasks import FromTasks
 from ipbasis.search.noise import Errors, Noise
@@ -72,7 +72,7 @@ class SpanSearch(FromTasks):
 
     def begun(self, asked: "_Asked", parameters: Tensor, readouts: Tensor) -> "_Ended":
         forward = self.forward
-        own = torch.cat([parameters, self._initial(readouts)], dim=1)
+        own = torch.cat([parameters, initial_values(self.basis, readouts)], dim=1)
         there = forward.settled(own, forward.coordinates(readouts))
         return _ended(self, asked, forward.solve(torch.where(asked.free, own, asked.known), there))
 
@@ -87,16 +87,6 @@ class SpanSearch(FromTasks):
         shares = self.basis.problem.ranges.shares(ended.unknowns.numpy())
         relative = ended.residual * torch.as_tensor(self.basis.record.local.ratio(shares))
         return (relative * asked.size).square() * asked.counts.sum(1)
-
-    def _initial(self, readouts: Tensor) -> Tensor:
-        """(B, I) free initial values of readouts (B, F K)."""
-        problem, by_field = self.basis.problem, readouts.unflatten(1, (self.forward.fields, -1))
-        start = torch.as_tensor(problem.domain[None, :, 0])
-        values = [
-            by_field[:, jet.field] @ self.basis.derivatives(start, (jet.index,))[jet.index][0]
-            for jet in problem.free_initial
-        ]
-        return torch.stack(values, dim=1) if values else readouts[:, :0]
 
 
 def span_search(basis: Basis, settings: GaussNewtonSettings, errors: Errors) -> SpanSearch:

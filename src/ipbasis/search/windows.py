@@ -341,9 +341,8 @@ def _strongly(windows: Windows, asked: _Asked, start: _Ended, bounds: Tensor) ->
 
 def _tightened(windows: Windows, asked: _Asked, start: _Ended, bounds: Tensor, first: float) -> _Ended:
     """Search from a first level to the last one, an estimated noise following the misfit."""
-    ended = select(start, slice(None))
-    ended = replace(ended, **{name: getattr(ended, name).clone() for name in ended.__dataclass_fields__})
-    rows, level = torch.arange(len(asked.size)), _last_level(asked, ended.noise).clamp_min(first)
+    rows = torch.arange(len(asked.size))
+    ended, level = select(start, rows), _last_level(asked, start.noise).clamp_min(first)
     while len(rows):
         part, own = select(asked, rows), level[rows]
         found = _at_level(windows, part, part.fine, select(ended, rows), own, bounds)
